@@ -41,9 +41,11 @@ class Report:
         return self.linked() if self.linked is not None else None
 
 
-def native_report(kernel: Linked, shape: Shape, work: WorkDone) -> Report:
+def native_report(kernel: Linked, shape: Shape, work: WorkDone | None) -> Report:
     """Of a launch on the machine; without marks it says only what ran. Instructions are of warps there."""
     report = Report(kernel.facts.name, shape.grid, shape.block, linked=kernel.program)
+    if work is None:
+        return report
     for start, ran, lanes in zip(kernel.code.marks, work.ran.tolist(), work.lanes.tolist(), strict=True):
         block = kernel.program().blocks[start]
         report.instructions += ran * (block.stop - block.start)

@@ -33,7 +33,7 @@ from core.sim.machine.budget import default_limit
 from core.sim.machine.geometry import Shape
 from core.sim.machine.wording import Wording
 from core.sim.native.choice import Lack, fall_back, natively
-from core.sim.native.executor import Linked, Terms, linked
+from core.sim.native.executor import Linked, Terms, linked, ready_launch
 from core.sim.native.executor import run as run_natively
 from core.sim.native.form_table import FORMS
 from core.sim.native.stored import (
@@ -190,26 +190,28 @@ class Simulator:
         native = self.native(kernel, reach) if natively(executor, watched) else None
         if isinstance(native, Lack):
             self.say(fall_back(executor, native))
-        facts = native.facts if isinstance(native, Linked) else facts_of(self.program(kernel, strict))
-        shape = Shape(_three(grid), _three(block), max(cluster, facts.required_cluster))
-        check_limits(facts, shape, smem)
-        self._pass_arguments(facts, args)
-        if facts.heap and self.memory.heap is None:
-            self.memory.heap = Heap(self.memory)
         if isinstance(native, Linked):
-            return self._launch_natively(native, shape, smem)
+            return self._launch_natively(native, (*grid,), (*block,), args, smem, cluster)
         program = self.program(kernel, strict)
+        facts = facts_of(program)
+        shape = _shape(facts, grid, block, cluster, smem)
+        self._pass_arguments(facts, args)
         if strict:
             return self._launch_strictly(program, shape, smem, order)
         return self._interpret(program, shape, smem, count, tape)
 
-    def _launch_natively(self, native: Linked, shape: Shape, smem: int) -> Report:
-        """A launch on the machine, once its arguments are in memory."""
-        facts = native.facts
-        words = functools.partial(self._words, facts.name, shape, smem)
-        terms = Terms(facts.ordered, facts.polls, self.limit)
-        work = run_natively(native, words, self.memory, shape, smem, terms, self._output())
-        return native_report(native, shape, work)
+    def _launch_natively(
+        self, native: Linked, grid: tuple[int, ...], block: tuple[int, ...], args: Sequence[bytes], smem: int,
+        cluster: int,
+    ) -> Report:  # fmt: skip
+        facts, key = native.facts, (grid, block, smem, cluster, self.limit)
+        ready = native.launches.get(key)
+        if ready is None:
+            shape, terms = _shape(facts, grid, block, cluster, smem), Terms(facts.ordered, facts.polls, self.limit)
+            ready = native.keep(key, ready_launch(native, shape, smem, terms))
+        self._pass_arguments(facts, args)
+        words = functools.partial(self._words, facts.name, ready.shape, smem)
+        return native_report(native, ready.shape, run_natively(native, words, self.memory, ready, self._output()))
 
     def _interpret(self, program: Program, shape: Shape, smem: int, count: bool, tape: Taped) -> Report:
         """A launch on the interpreter, counted or taped."""
@@ -304,12 +306,13 @@ class Simulator:
         )
 
     def _pass_arguments(self, facts: KernelFacts, args: Sequence[bytes]) -> None:
+        """Write the arguments into memory, which has a heap where the kernel allocates."""
         if len(args) != len(facts.parameters):
             raise KernelError(
                 f"kernel {facts.title} takes {len(facts.parameters)} arguments and was given {len(args)}",
                 kind="arguments",
             )
-        passed = bytearray(max((offset + size for size, offset in facts.parameters), default=0))
+        passed = bytearray(facts.parameter_bytes)
         for i, ((size, offset), raw) in enumerate(zip(facts.parameters, args, strict=True)):
             if len(raw) != size:
                 raise KernelError(
@@ -318,7 +321,9 @@ class Simulator:
                     hint="pass scalars with the kernel's own types, such as i32(n) and f32(x)",
                 )
             passed[offset : offset + size] = raw
-        self.memory.write(spaces.PARAMETERS, np.frombuffer(passed, np.uint8))
+        self.memory.bytes[spaces.PARAMETERS : spaces.PARAMETERS + len(passed)] = passed
+        if facts.heap and self.memory.heap is None:
+            self.memory.heap = Heap(self.memory)
 
 
 def _run(batch: Batch, order: Order) -> None:
@@ -332,6 +337,13 @@ def _run(batch: Batch, order: Order) -> None:
 def _pool() -> ThreadPoolExecutor:
     """Threads for batches: NumPy lets go of the interpreter while it computes."""
     return ThreadPoolExecutor(cores(), thread_name_prefix="core-sim")
+
+
+def _shape(facts: KernelFacts, grid: Sequence[int], block: Sequence[int], cluster: int, smem: int) -> Shape:
+    """The geometry of a launch, within the limits. Raises KernelError."""
+    shape = Shape(_three(grid), _three(block), max(cluster, facts.required_cluster))
+    check_limits(facts, shape, smem)
+    return shape
 
 
 def _three(sizes: Sequence[int]) -> tuple[int, int, int]:

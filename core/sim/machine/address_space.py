@@ -51,6 +51,7 @@ class Memory:
         self.views: dict[int, Array] = {}
         self.last = self.regions[0]
         self.bounds_kept: tuple[Array, Array] | None = None  # until regions change
+        self.pointers_kept: tuple[object, tuple[int, int, int, int]] = (None, (0, 0, 0, 0))
         self.heap: Heap | None = None  # of malloc in kernels, from the first launch that needs it
 
     def allocate(self, nbytes: int, name: str = "", align: int = ALIGNMENT, itemsize: int = 1) -> int:
@@ -122,6 +123,14 @@ class Memory:
             ends = [region.start + region.size for region in self.regions]
             self.bounds_kept = np.array(self.starts, np.uint64), np.array(ends, np.uint64)
         return self.bounds_kept
+
+    def pointers(self) -> tuple[int, int, int, int]:
+        """Where `bytes` and the two arrays of `bounds` lie in this process, and the number of regions."""
+        bounds = self.bounds()
+        if self.pointers_kept[0] is not bounds:
+            first, starts, ends = (int(one.__array_interface__["data"][0]) for one in (self.bytes, *bounds))
+            self.pointers_kept = bounds, (first, starts, ends, len(bounds[0]))
+        return self.pointers_kept[1]
 
     def element(self, address: int) -> str:
         """The region and element at an address, in words."""

@@ -8,10 +8,11 @@ Allocation", 1999). A register that may be read before it is written is alive fr
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 NARROW, WIDE = 128, 256  # bytes of 32 lanes
+HEAD = 64  # bytes before them, of a register that may hold a line (lines.h)
 
 
 @dataclass
@@ -53,26 +54,30 @@ class Places:
 
 
 def allocate(
-    records: Sequence[OpRecord], starts: Sequence[int], entry: int, wide: Sequence[bool], pinned: Sequence[int]
-) -> Places:
+    records: Sequence[OpRecord], starts: Sequence[int], entry: int, wide: Sequence[bool], pinned: Sequence[int],
+    lines: Collection[int] = (),
+) -> Places:  # fmt: skip
     """starts: instruction -> its first record. entry: the record at which threads begin. wide: by register, whether it
-    has 64 bits. pinned: registers that keep a place of their own (constants and their like)."""
+    has 64 bits. pinned: registers that keep a place of their own (constants and their like). lines: those with a head,
+    besides the pinned ones."""
     flow = Flow(records, starts, entry)
     spans = _intervals(records, flow, frozenset(pinned))
     alive = flow.alive - set(pinned)
     at: dict[int, int] = {}
     size = 0
     for register in sorted(pinned, key=lambda r: not wide[r]):
-        at[register], size = size, size + (WIDE if wide[register] else NARROW)
-    for is_wide, step in ((True, WIDE), (False, NARROW)):
+        at[register], size = size + HEAD, size + HEAD + (WIDE if wide[register] else NARROW)
+    kinds = ((True, HEAD), (False, HEAD), (True, 0), (False, 0))
+    for is_wide, head in kinds:
         free: list[int] = []
         busy: list[tuple[int, int]] = []  # (end, place)
-        for start, end, register in sorted((s, e, r) for r, (s, e) in spans.items() if wide[r] == is_wide):
+        here = [r for r in spans if wide[r] == is_wide and (r in lines) == (head > 0)]
+        for start, end, register in sorted((*spans[r], r) for r in here):
             while busy and busy[0][0] < start:
                 heapq.heappush(free, heapq.heappop(busy)[1])
             if not free:
-                heapq.heappush(free, size)
-                size += step
+                heapq.heappush(free, size + head)
+                size += head + (WIDE if is_wide else NARROW)
             at[register] = heapq.heappop(free)
             heapq.heappush(busy, (end, at[register]))
     return Places(at, sorted(alive), max(size, WIDE))

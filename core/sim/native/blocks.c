@@ -1,5 +1,5 @@
 /* Thread blocks: their special registers, their beginning, and their warps, which run in turn up to barriers. */
-#include "machine.h"
+#include "lines.h"
 
 #include <time.h>
 
@@ -16,10 +16,22 @@ enum { TID, NTID, CTAID, NCTAID, CLUSTERID, NCLUSTERID, CLUSTER_CTAID, CLUSTER_N
        NSMID, ZERO, CLUSTER_RANK, CLUSTER_SIZE, EXPLICIT_CLUSTER, DYNAMIC, TOTAL_SHARED, MASK_EQ, MASK_LT, MASK_LE,
        MASK_GT, MASK_GE };
 
+/* The thread's index along an axis, for all lanes: one after the other, without a division for each. */
+static void indices(const Launch *launch, const Warp *w, u32 axis, u32 *values) {
+    i64 at[3];
+    for (u32 i = 0; i < 3; i++) at[i] = along((i64)w->number * WARP, launch->block, i);
+    for (u32 l = 0; l < WARP; l++) {
+        values[l] = (u32)at[axis];
+        for (u32 i = 0; i < 3; i++) {
+            if (++at[i] < launch->block[i]) break;
+            at[i] = 0;
+        }
+    }
+}
+
 static u32 special(const Launch *launch, const Block *b, const Warp *w, u32 kind, u32 axis, u32 lane) {
-    i64 thread = (i64)w->number * WARP + lane, cluster = axis == 0 ? launch->cluster : 1;
+    i64 cluster = axis == 0 ? launch->cluster : 1;
     switch (kind) {
-    case TID: return along(thread, launch->block, axis);
     case NTID: return (u32)launch->block[axis];
     case CTAID: return along(b->number, launch->grid, axis);
     case NCTAID: return (u32)launch->grid[axis];
@@ -56,6 +68,17 @@ int machine_varies(int kind) {
     if ((s)->wide) { u64 *r = (u64 *)((w)->r + (s)->offset); EACH r[l] = value; }                                      \
     else { u32 *r = (u32 *)((w)->r + (s)->offset); EACH r[l] = (u32)(value); }
 
+/* The line of a register that keeps its value, if it has one. */
+static void lined(Warp *w, u32 offset, u32 wide) {
+    Line *x = (Line *)(w->r + offset - HEAD);
+    const u64 *r = (const u64 *)(w->r + offset);
+    const u32 *n = (const u32 *)r;
+    u64 step = wide ? r[1] - r[0] : (u64)(i64)(i32)(n[1] - n[0]), off = 0;
+    for (u32 l = 0; l < WARP; l++) off |= wide ? r[l] ^ (r[0] + l * step) : n[l] ^ (n[0] + l * (u32)step);
+    *x = (Line){wide ? r[0] : n[0], (i64)step, off ? LANES : BOTH};
+}
+static void level(Warp *w, u32 offset, u64 value) { *(Line *)(w->r + offset - HEAD) = (Line){value, 0, BOTH}; }
+
 static u64 constant(const Launch *launch, const Constant *c) {
     u64 value = 0;
     if (!c->bytes) return c->value;
@@ -69,13 +92,16 @@ void prepare(Warp *w) {
         const Constant *c = &launch->constants[i];
         u64 value = constant(launch, c);
         FILL(w, c, value)
+        level(w, c->offset, c->wide ? value : (u32)value);
     }
     for (i64 i = 0; i < launch->specials_count; i++) {
         const Special *s = &launch->specials[i];
         u32 values[WARP];
         if (machine_varies((int)s->kind)) continue;
-        for (u32 l = 0; l < WARP; l++) values[l] = special(launch, w->block, w, s->kind, s->axis, l);
+        if (s->kind == TID) indices(launch, w, s->axis, values);
+        else for (u32 l = 0; l < WARP; l++) values[l] = special(launch, w->block, w, s->kind, s->axis, l);
         FILL(w, s, values[l])
+        lined(w, s->offset, s->wide);
     }
     enter(w, ALL);
     for (const Op *op = launch->entry ? w->ops : NULL; op;) op = op->run(w, op);
@@ -111,7 +137,10 @@ void begin_block(const Launch *launch, Block *b, i64 number) {
         const Special *s = &launch->specials[i];
         if (!machine_varies((int)s->kind)) continue;
         u32 value = special(launch, b, b->warp, s->kind, s->axis, 0);
-        for (u32 j = 0; j < b->warps; j++) FILL(&b->warp[j], s, value)
+        for (u32 j = 0; j < b->warps; j++) {
+            FILL(&b->warp[j], s, value)
+            level(&b->warp[j], s->offset, value);
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 /* Instructions of a whole warp: shuffles, votes, and its barrier. */
-#include "machine.h"
+#include "lines.h"
 
 /* Every lane that comes is in its own mask. */
 static int named(Warp *w, const Op *op, const u32 *masks) {
@@ -13,9 +13,8 @@ static int named(Warp *w, const Op *op, const u32 *masks) {
 
 /* Every live lane that a mask names is here, with the same mask. */
 int members(Warp *w, const Op *op, const u32 *masks) {
-    u32 off = 0, here = w->mask;
-    for (u32 l = 0; l < WARP; l++) off |= masks[l] != ALL ? 1u << l : 0;
-    if (!(off & here) && here == w->live) return 1;
+    u32 here = w->mask;
+    if (!(unlike(masks, ALL) & here) && here == w->live) return 1;
     if (!named(w, op, masks)) return 0;
     for (u32 left = here; left; left &= left - 1) {
         u32 missing = masks[first(left)] & w->live & ~here;
@@ -33,21 +32,36 @@ int members(Warp *w, const Op *op, const u32 *masks) {
     return 1;
 }
 
+/* d[l] = a[from[l]] */
+#ifdef __AVX512F__
+INLINE void permute(u32 *d, const u32 *a, const u32 *from) {
+    __m512i low = _mm512_load_si512(a), high = _mm512_load_si512(a + 16);
+    for (int l = 0; l < WARP; l += 16)
+        _mm512_storeu_si512(d + l, _mm512_permutex2var_epi32(low, _mm512_loadu_si512(from + l), high));
+}
+#else
+INLINE void permute(u32 *d, const u32 *a, const u32 *from) {
+    for (int l = 0; l < WARP; l++) d[l] = a[from[l]];
+}
+#endif
+
 /* shfl.sync.mode d|p, a, b, c, membermask: PTX's pseudo-code. o: d, a, b, c; more: membermask, p. */
 #define SHUFFLE(mode, place, holds)                                                                                    \
     WHOLE(shfl_##mode, "shfl.sync." #mode ".b32", "=b32 b32 b32 b32 more:b32 more:=p") {                               \
         const u32 *a = REG(u32, 1), *b = REG(u32, 2), *c = REG(u32, 3);                                                \
-        u32 *d = REG(u32, 0), *inside = (u32 *)(w->r + op->more[1]), found[WARP];                                      \
-        i32 good[WARP];                                                                                                \
+        u32 *d = REG(u32, 0), *inside = (u32 *)(w->r + op->more[1]);                                                   \
+        u32 found[WARP] __attribute__((aligned(64))), from[WARP] __attribute__((aligned(64)));                         \
+        i32 good[WARP] __attribute__((aligned(64)));                                                                   \
         const i32 *on = w->on;                                                                                         \
         if (!members(w, op, (const u32 *)(w->r + op->more[0]))) return NULL;                                           \
-        for (i32 l = 0; l < WARP; l++) {                                                                               \
+        EACH {                                                                                                         \
             i32 segment = c[l] >> 8 & 31, by = b[l] & 31, bound = c[l] & 31;                                           \
             i32 bottom = l & segment, top = bottom | (bound & ~segment), source = (place) & 31;                        \
             (void)bottom, (void)by, (void)top;                                                                         \
             good[l] = -(i32)(holds);                                                                                   \
-            found[l] = a[good[l] ? source : l];                                                                        \
+            from[l] = (u32)(good[l] ? source : l);                                                                     \
         }                                                                                                              \
+        permute(found, a, from);                                                                                       \
         EACH d[l] = on[l] ? found[l] : d[l];                                                                           \
         EACH inside[l] = on[l] ? (u32)good[l] : inside[l];                                                             \
         return op + 1;                                                                                                 \
@@ -56,6 +70,29 @@ SHUFFLE(up, l - by, l - by >= top)
 SHUFFLE(down, l + by, l + by <= top)
 SHUFFLE(bfly, l ^ by, (l ^ by) <= top)
 SHUFFLE(idx, bottom | (by & ~segment), (bottom | (by & ~segment)) <= top)
+
+/* All lanes take the value of one. o: d, a, b, c as above, of which b and c are lines; the mask too. */
+static const Op *shfl_idx_line_some(Warp *w, const Op *op) {
+    Line *d = LINE(0), *inside = (Line *)(w->r + op->more[1] - HEAD);
+    spread32(LINE(2));
+    spread32(LINE(3));
+    spread32((Line *)(w->r + op->more[0] - HEAD));
+    spread32(d);
+    spread32(inside);
+    d->kind = inside->kind = LANES;
+    return shfl_idx(w, op);
+}
+static const Op *shfl_idx_line(Warp *w, const Op *op) {
+    const Line *b = LINE(2), *c = LINE(3), *mask = (Line *)(w->r + op->more[0] - HEAD);
+    int one = b->kind && c->kind && mask->kind && !b->step && !c->step && !mask->step;
+    if (!one || c->base != 31 || mask->base != ALL || w->mask != w->live) return shfl_idx_line_some(w, op);
+    put32(LINE(0), REG(u32, 1)[b->base & 31], 0);
+    put32((Line *)(w->r + op->more[1] - HEAD), ALL, 0);
+    NEXT;
+}
+__attribute__((constructor)) static void shfl_idx_line_row(void) {
+    add_row("shfl.sync.idx.b32.line", "=b32 b32 b32 b32 more:b32 more:=p", shfl_idx_line, shfl_idx_line_some, 0);
+}
 
 /* vote.sync.mode d, p, membermask */
 #define VOTE(mode, operands, T, value)                                                                                 \
@@ -169,10 +206,9 @@ WHOLE(elect, "elect.sync", "=b32 =p b32") {
 /* bar.warp.sync membermask: waits until the lanes named have come to one, here or elsewhere, with the same mask. */
 WHOLE(bar_warp, "bar.warp.sync", "b32") {
     const u32 *masks = REG(u32, 0);
-    u32 off = 0, at = (u32)(op + 1 - w->ops);
-    for (u32 l = 0; l < WARP; l++) off |= masks[l] != ALL ? 1u << l : 0;
+    u32 at = (u32)(op + 1 - w->ops);
     w->worker->progress++;
-    if (!(off & w->mask) && w->mask == w->live) return op + 1;
+    if (!(unlike(masks, ALL) & w->mask) && w->mask == w->live) return op + 1;
     if (!named(w, op, masks)) return NULL;
     for (u32 left = w->mask; left; left &= left - 1) {
         w->meet[first(left)] = masks[first(left)];

@@ -1,5 +1,5 @@
 /* Branches, exits and barriers: what decides which lanes go on, and where. */
-#include "machine.h"
+#include "lines.h"
 
 static const Op *exit_full(Warp *w, const Op *op);
 
@@ -17,7 +17,7 @@ static const Op *part(Warp *w, const Op *op, u32 lanes, const Op *to) {
     return NULL;
 }
 
-INLINE const Op *branch(Warp *w, const Op *op, u32 taken) {
+static __attribute__((noinline)) const Op *branch(Warp *w, const Op *op, u32 taken) {
     const Op *to = op + op->imm;
     taken &= w->mask;
     if (taken == w->mask) return jump(w, op, to);
@@ -29,9 +29,42 @@ INLINE const Op *branch(Warp *w, const Op *op, u32 taken) {
     return NULL;
 }
 
-WHOLE(bra, "bra", "@") { return jump(w, op, op + op->imm); }
-WHOLE(bra_if, "bra.if", "p @") { return branch(w, op, bits(REG(u32, 0))); }
-WHOLE(bra_unless, "bra.unless", "p @") { return branch(w, op, ~bits(REG(u32, 0))); }
+/* The full form is of a warp whose live lanes are all here. */
+#define BRANCH(id, names, operands, lanes)                                                                             \
+    static const Op *id##_some(Warp *w, const Op *op) { return branch(w, op, lanes); }                                 \
+    static const Op *id##_full(Warp *w, const Op *op) {                                                                \
+        u32 taken = (lanes) & w->mask;                                                                                 \
+        const Op *to = op + op->imm;                                                                                   \
+        if (!taken) NEXT;                                                                                              \
+        if (taken != w->mask) return branch(w, op, taken);                                                             \
+        if (to <= op && UNLIKELY(--w->fuel <= 0)) return paused(w, to);                                                \
+        GO(to);                                                                                                        \
+    }                                                                                                                  \
+    __attribute__((constructor)) static void id##_row(void) { add_row(names, operands, id##_full, id##_some, 0); }
+
+/* Where the predicate is a line, it is the same in all lanes. */
+#define BRANCH_BY_LINE(id, name, holds)                                                                                \
+    static const Op *id##_line_some(Warp *w, const Op *op) {                                                           \
+        spread32(LINE(0));                                                                                             \
+        return id##_some(w, op);                                                                                       \
+    }                                                                                                                  \
+    static const Op *id##_line(Warp *w, const Op *op) {                                                                \
+        const Line *p = LINE(0);                                                                                       \
+        const Op *to = op + op->imm;                                                                                   \
+        if (!p->kind) return id##_full(w, op);                                                                         \
+        if (!(holds)) NEXT;                                                                                            \
+        if (to <= op && UNLIKELY(--w->fuel <= 0)) return paused(w, to);                                                \
+        GO(to);                                                                                                        \
+    }                                                                                                                  \
+    __attribute__((constructor)) static void id##_line_row(void) {                                                     \
+        add_row(name ".line", "p @", id##_line, id##_line_some, 0);                                                    \
+    }
+
+BRANCH(bra, "bra", "@", ALL)
+BRANCH(bra_if, "bra.if", "p @", bits(REG(u32, 0)))
+BRANCH(bra_unless, "bra.unless", "p @", ~bits(REG(u32, 0)))
+BRANCH_BY_LINE(bra_if, "bra.if", p->base)
+BRANCH_BY_LINE(bra_unless, "bra.unless", !p->base)
 
 /* brx.idx: o[0] the index, o[1] where the targets lie in the lists, o[2] how many. Beyond the table: the last one. */
 WHOLE(brx, "brx.idx", "b32 list") {

@@ -1,5 +1,6 @@
 /* cvt between integers, f32, f64 and bf16, rounded to nearest even; to integers in all four ways. */
 #include "floats.h"
+#include "lines.h"
 
 /* --- integers ------------------------------------------------------------------------------------------------------ */
 UNARY(cvt_same32, "cvt.u32.u32 cvt.s32.s32 cvt.u32.s32 cvt.s32.u32", "=b32 b32", u32, u32, a[l])
@@ -11,6 +12,23 @@ UNARY(cvt_u32_u16, "cvt.u32.u16 cvt.s32.u16", "=b32 b16", u32, u32, a[l])
 UNARY(cvt_u32_s16, "cvt.u32.s16 cvt.s32.s16", "=b32 b16", i32, u32, (i16)a[l])
 UNARY(cvt_u16_32, "cvt.u16.u32 cvt.u16.s32", "=b16 b32", u32, u32, a[l] & 0xFFFF)
 UNARY(cvt_s16_32, "cvt.s16.u32 cvt.s16.s32", "=s16 b32", u32, u32, a[l] & 0xFFFF)
+
+/* Lines that do not wrap around stay lines. */
+INLINE int unsigned_line(Line *d, const Line *a) {
+    i64 low, high;
+    return ends_u32(a, &low, &high) && put64(d, (u64)low, (u64)a->step);
+}
+INLINE int signed_line(Line *d, const Line *a) {
+    i64 low, high;
+    return ends_i32(a, &low, &high) && put64(d, (u64)low, (u64)a->step);
+}
+LINED1(cvt_64_u32, "cvt.u64.u32", "=b64 b32", 64, 32, unsigned_line(d, a))
+LINED1(cvt_64_s32, "cvt.u64.s32", "=b64 b32", 64, 32, signed_line(d, a))
+UNARY(wide, "wide", "=b64 b32", u64, u32, a[l])
+UNARY(wide_signed, "wide.signed", "=b64 b32", i64, i32, a[l])
+LINED1(wide, "wide", "=b64 b32", 64, 32, unsigned_line(d, a))
+LINED1(wide_signed, "wide.signed", "=b64 b32", 64, 32, signed_line(d, a))
+LINED1(cvt_32_64, "cvt.u32.u64", "=b32 b64", 32, 64, put32(d, a->base, (u64)a->step))
 
 /* --- between floats and integers ----------------------------------------------------------------------------------- */
 UNARY(cvt_f32_s32, "cvt.rn.f32.s32", "=b32 b32", f32, i32, a[l])

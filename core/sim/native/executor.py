@@ -4,7 +4,7 @@ interpreter would raise."""
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,9 +66,21 @@ class Terms:
     limit: int
 
 
+@dataclass(frozen=True)
+class ReadyLaunch:
+    """A launch without its memory and arguments, kept for the next one like it. image: the bytes of its _Launch; alone:
+    whether one thread runs it."""
+
+    shape: Shape
+    terms: Terms
+    image: bytes
+    alone: bool
+
+
 @dataclass
 class Linked:
-    """A translated kernel whose records hold the addresses of their functions."""
+    """A translated kernel whose records hold the addresses of their functions. launches: those made ready, by whatever
+    tells them apart to the caller."""
 
     machine: Machine
     facts: KernelFacts
@@ -80,7 +92,7 @@ class Linked:
     specials: np.ndarray[Any, Any]
     fresh: np.ndarray[Any, Any]
     addresses: dict[str, int] = field(init=False)
-    launches: dict[tuple[Shape, int, Terms], bytes] = field(default_factory=dict)  # as they were last prepared
+    launches: dict[Hashable, ReadyLaunch] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         arrays = {
@@ -88,6 +100,12 @@ class Linked:
             "specials": self.specials, "fresh": self.fresh,
         }  # fmt: skip
         self.addresses = {name: array.ctypes.data for name, array in arrays.items()}
+
+    def keep(self, key: Hashable, ready: ReadyLaunch) -> ReadyLaunch:
+        if len(self.launches) >= KEPT:
+            self.launches.clear()
+        self.launches[key] = ready
+        return ready
 
 
 def linked(
@@ -118,52 +136,46 @@ class WorkDone:
 
 
 def run(
-    kernel: Linked, words: Callable[[], Wording], memory: Memory, shape: Shape, smem: int, terms: Terms,
-    output: Callable[[str], object],
-) -> WorkDone:  # fmt: skip
-    """Run a launch to its end; output: where its printf goes. Raises KernelError."""
-    marks, loops = len(kernel.code.marks), len(kernel.code.loops)
-    work = WorkDone(np.zeros(marks, np.uint64), np.zeros(marks, np.uint64), np.zeros(loops, np.uint32))
-    starts, ends = memory.bounds()
-    launch = _launch(kernel, shape, smem, terms)
-    launch.memory, launch.starts, launch.ends = (_address(array) for array in (memory.bytes, starts, ends))
-    launch.regions = len(starts)
-    if marks:
-        launch.marks, launch.loops = marks, loops
-        launch.ran, launch.lanes, launch.looped = (a.ctypes.data for a in (work.ran, work.lanes, work.looped))
-    printer = Printer(memory, launch.local, launch.shared_end)
+    kernel: Linked, words: Callable[[], Wording], memory: Memory, ready: ReadyLaunch, output: Callable[[str], object]
+) -> WorkDone | None:
+    """Run a launch to its end; what it did where the kernel is marked. output: where its printf goes. Raises
+    KernelError."""
+    launch = _Launch.from_buffer_copy(ready.image)
+    launch.memory, launch.starts, launch.ends, launch.regions = memory.pointers()
+    work = _counted(kernel, launch) if kernel.code.marks else None
     if kernel.facts.prints:
+        printer = Printer(memory, launch.local, launch.shared_end)
         launch.print = printer.callback()
-    try:
-        _wait(kernel.machine, launch)
-    finally:
-        if printer.texts:
-            output("".join(printer.texts))
-    if launch.fault.kind == STOPPED:
+        try:
+            _wait(kernel.machine, launch, ready.alone)
+        finally:
+            if printer.texts:
+                output("".join(printer.texts))
+    else:
+        _wait(kernel.machine, launch, ready.alone)
+    kind = launch.fault.kind
+    if kind == STOPPED:
         raise MemoryError(f"kernel {kernel.facts.name}: the machine found no memory for its thread blocks")
-    if launch.fault.kind:
-        raise error(words(), _found(kernel, launch.fault, terms.limit))
+    if kind:
+        raise error(words(), _found(kernel, launch.fault, ready.terms.limit))
     return work
 
 
-def _address(array: np.ndarray[Any, Any]) -> int:
-    return int(array.__array_interface__["data"][0])  # a tenth of the time of array.ctypes
+def _counted(kernel: Linked, launch: _Launch) -> WorkDone:
+    marks, loops = len(kernel.code.marks), len(kernel.code.loops)
+    work = WorkDone(np.zeros(marks, np.uint64), np.zeros(marks, np.uint64), np.zeros(loops, np.uint32))
+    launch.marks, launch.loops = marks, loops
+    launch.ran, launch.lanes, launch.looped = (a.ctypes.data for a in (work.ran, work.lanes, work.looped))
+    return work
 
 
-def _launch(kernel: Linked, shape: Shape, smem: int, terms: Terms) -> _Launch:
-    """A launch without its memory. What does not change between two of them is kept."""
-    prepared = kernel.launches.get((shape, smem, terms))
-    if prepared is None:
-        if len(kernel.launches) >= KEPT:
-            kernel.launches.clear()
-        prepared = kernel.launches[shape, smem, terms] = bytes(_prepared(kernel, shape, smem, terms))
-    launch = _Launch.from_buffer_copy(prepared)
-    alone = terms.in_order or terms.fair or launch.blocks <= launch.together
-    launch.workers = 1 if alone else max(1, min(cores(), launch.blocks // launch.together))
-    return launch
+def ready_launch(kernel: Linked, shape: Shape, smem: int, terms: Terms) -> ReadyLaunch:
+    """A launch with `smem` bytes of dynamic shared memory."""
+    image = _image(kernel, shape, smem, terms)
+    return ReadyLaunch(shape, terms, bytes(image), terms.in_order or terms.fair or image.blocks <= image.together)
 
 
-def _prepared(kernel: Linked, shape: Shape, smem: int, terms: Terms) -> _Launch:
+def _image(kernel: Linked, shape: Shape, smem: int, terms: Terms) -> _Launch:
     facts, code = kernel.facts, kernel.code
     shared_end = facts.shared_size + smem if smem else facts.shared_used
     return _Launch(
@@ -172,18 +184,23 @@ def _prepared(kernel: Linked, shape: Shape, smem: int, terms: Terms) -> _Launch:
         grid=(ctypes.c_int64 * 3)(*shape.grid), block=(ctypes.c_int64 * 3)(*shape.block), blocks=shape.blocks,
         threads=shape.threads, cluster=shape.cluster, shared_end=shared_end, dynamic=smem,
         total_shared=shared_end - facts.zones if smem else facts.static_shared + spaces.SHARED_START,
-        local=-(-facts.local_size // 16) * 16, limit=terms.limit,
+        local=-(-facts.local_size // 16) * 16, limit=terms.limit, workers=1,
         together=shape.blocks if terms.fair else shape.cluster, fair=int(terms.fair),
     )  # fmt: skip
 
 
-def _wait(machine: Machine, launch: _Launch) -> None:
+def _wait(machine: Machine, launch: _Launch, alone: bool) -> None:
     """Run a launch on this thread, and on others where it is long, with safe points; one that is given up is stopped
     first."""
     library, at = machine.library, ctypes.addressof(launch)
-    if not library.machine_begin(at):
+    begun = library.machine_start(at)
+    if begun > 0:
+        return
+    if begun < 0:
         raise MemoryError("the system gives no memory to run a kernel in")
     try:
+        if not alone:
+            launch.workers = max(1, min(cores(), launch.blocks // launch.together))
         while not library.machine_run(at, LOOK):
             signals.check()
     except BaseException:

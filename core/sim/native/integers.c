@@ -1,13 +1,11 @@
 /* Integer and logic instructions. */
-#include "machine.h"
+#include "lines.h"
 
 /* --- moves --------------------------------------------------------------------------------------------------------- */
 UNARY(mov32, "mov.b32 mov.u32 mov.s32 mov.f32 mov.b16 mov.u16 mov.s16 mov.pred", "=any any", u32, u32, a[l])
 UNARY(mov64, "mov.b64 mov.u64 mov.s64 mov.f64", "=b64 b64", u64, u64, a[l])
 
 /* Between widths, where an operand's register is not of its instruction's. Not PTX. */
-UNARY(wide, "wide", "=b64 b32", u64, u32, a[l])
-UNARY(wide_signed, "wide.signed", "=b64 b32", i64, i32, a[l])
 UNARY(low, "low.b32", "=b32 b64", u32, u64, a[l])
 UNARY(low16, "low.b16", "=b16 b32", u32, u32, a[l] & 0xFFFF)
 UNARY(low8, "low.b8", "=b8 b32", u32, u32, a[l] & 0xFF)
@@ -189,3 +187,134 @@ UNORDERED(gtu, !(a[l] <= b[l]))
 UNORDERED(geu, !(a[l] < b[l]))
 UNORDERED(num, a[l] == a[l] && b[l] == b[l])
 UNORDERED(nan, a[l] != a[l] || b[l] != b[l])
+
+/* --- lines: of the instructions that make indices and addresses ------------------------------------------------------ */
+INLINE int scaled(i64 *base, i64 *step, const Line *a, const Line *b) {   /* a product, where one factor has no step */
+    if (a->step && b->step) return 0;
+    *base = (i64)(a->base * b->base);
+    *step = (i64)((u64)a->step * b->base + (u64)b->step * a->base);
+    return 1;
+}
+INLINE int product(Line *d, const Line *a, const Line *b, const Line *c, int wide) {
+    i64 base, step;
+    if (!scaled(&base, &step, a, b)) return 0;
+    base += c ? (i64)c->base : 0, step += c ? c->step : 0;
+    return wide ? put64(d, (u64)base, (u64)step) : put32(d, (u64)base, (u64)step);
+}
+#define WIDE_PRODUCT(T)                                                                                                \
+    INLINE int wide_product_##T(Line *d, const Line *a, const Line *b, const Line *c) {                                \
+        i64 a0, a1, b0, b1;                                                                                            \
+        if (!ends_##T(a, &a0, &a1) || !ends_##T(b, &b0, &b1)) return 0;                                                \
+        Line x = {(u64)a0, a->step, BOTH}, y = {(u64)b0, b->step, BOTH};                                               \
+        return product(d, &x, &y, c, 1);                                                                               \
+    }
+WIDE_PRODUCT(i32)   /* of 32 bits to 64: factors that do not wrap around */
+WIDE_PRODUCT(u32)
+
+LINED1(mov32, "mov.b32", "=any any", 32, 32, put32(d, a->base, (u64)a->step))
+LINED1(mov64, "mov.b64", "=b64 b64", 64, 64, put64(d, a->base, (u64)a->step))
+LINED1(low, "low.b32", "=b32 b64", 32, 64, put32(d, a->base, (u64)a->step))
+#define LINED_SUMS(op, c_op)                                                                                           \
+    LINED2(op##32, #op ".u32", "=b32 b32 b32", 32, 32, 32, put32(d, a->base c_op b->base, (u64)a->step c_op (u64)b->step)) \
+    LINED2(op##64, #op ".u64", "=b64 b64 b64", 64, 64, 64, put64(d, a->base c_op b->base, (u64)a->step c_op (u64)b->step))
+LINED_SUMS(add, +)
+LINED_SUMS(sub, -)
+LINED2(mul32, "mul.lo.u32", "=b32 b32 b32", 32, 32, 32, product(d, a, b, 0, 0))
+LINED2(mul64, "mul.lo.u64", "=b64 b64 b64", 64, 64, 64, product(d, a, b, 0, 1))
+LINED3(mad32, "mad.lo.u32", "=b32 b32 b32 b32", 32, 32, 32, 32, product(d, a, b, c, 0))
+LINED3(mad64, "mad.lo.u64", "=b64 b64 b64 b64", 64, 64, 64, 64, product(d, a, b, c, 1))
+LINED2(mulwide_u32, "mul.wide.u32", "=b64 b32 b32", 64, 32, 32, wide_product_u32(d, a, b, 0))
+LINED2(mulwide_s32, "mul.wide.s32", "=b64 b32 b32", 64, 32, 32, wide_product_i32(d, a, b, 0))
+LINED3(madwide_u32, "mad.wide.u32", "=b64 b32 b32 b64", 64, 32, 32, 64, wide_product_u32(d, a, b, c))
+LINED3(madwide_s32, "mad.wide.s32", "=b64 b32 b32 b64", 64, 32, 32, 64, wide_product_i32(d, a, b, c))
+#define NO_STEP (!a->step && !b->step)
+LINED2(div_u32, "div.u32", "=b32 b32 b32", 32, 32, 32, NO_STEP && put32(d, b->base ? a->base / b->base : ALL, 0))
+LINED2(rem_u32, "rem.u32", "=b32 b32 b32", 32, 32, 32, NO_STEP && put32(d, b->base ? a->base % b->base : a->base, 0))
+LINED2(div_s32, "div.s32", "=b32 b32 b32", 32, 32, 32,
+       NO_STEP && put32(d, (u64)QUOTIENT((i64)(i32)a->base, (i64)(i32)b->base), 0))
+LINED2(rem_s32, "rem.s32", "=b32 b32 b32", 32, 32, 32,
+       NO_STEP && put32(d, (u64)REMAINDER((i64)(i32)a->base, (i64)(i32)b->base), 0))
+#define LINED_EXTREMES(name, c_op)                                                                                     \
+    LINED2(name##_u32, #name ".u32", "=b32 b32 b32", 32, 32, 32, NO_STEP && put32(d, a->base c_op b->base ? a->base : b->base, 0)) \
+    LINED2(name##_s32, #name ".s32", "=b32 b32 b32", 32, 32, 32,                                                       \
+           NO_STEP && put32(d, (i32)a->base c_op (i32)b->base ? a->base : b->base, 0))
+LINED_EXTREMES(min, <)
+LINED_EXTREMES(max, >)
+
+/* A mask of low bits keeps a line whose other bits are the same in all lanes. */
+INLINE int masked(Line *d, const Line *a, const Line *b, int wide) {
+    const Line *x = b->step ? b : a, *mask = b->step ? a : b;
+    i64 low, high;
+    if (!x->step) return wide ? put64(d, a->base & b->base, 0) : put32(d, a->base & b->base, 0);
+    if (mask->step || mask->base & (mask->base + 1) || !(wide ? ends_u64(x, &low, &high) : ends_u32(x, &low, &high))) return 0;
+    if (((u64)low ^ (u64)high) & ~mask->base) return 0;
+    return wide ? put64(d, (u64)low & mask->base, (u64)x->step) : put32(d, (u64)low & mask->base, (u64)x->step);
+}
+LINED2(and32, "and.b32", "=any any any", 32, 32, 32, masked(d, a, b, 0))
+LINED2(and64, "and.b64", "=b64 b64 b64", 64, 64, 64, masked(d, a, b, 1))
+LINED2(or32, "or.b32", "=any any any", 32, 32, 32, NO_STEP && put32(d, a->base | b->base, 0))
+LINED2(or64, "or.b64", "=b64 b64 b64", 64, 64, 64, NO_STEP && put64(d, a->base | b->base, 0))
+LINED2(xor32, "xor.b32", "=any any any", 32, 32, 32, NO_STEP && put32(d, a->base ^ b->base, 0))
+LINED1(not32, "not.b32", "=any any", 32, 32, put32(d, ~a->base, 0 - (u64)a->step))
+LINED1(not64, "not.b64", "=b64 b64", 64, 64, put64(d, ~a->base, 0 - (u64)a->step))
+LINED1(neg32, "neg.s32", "=b32 b32", 32, 32, put32(d, 0 - a->base, 0 - (u64)a->step))
+LINED1(neg64, "neg.s64", "=b64 b64", 64, 64, put64(d, 0 - a->base, 0 - (u64)a->step))
+#define LINED_SHIFTS(bits)                                                                                             \
+    INLINE int left##bits(Line *d, const Line *a, const Line *b) {                                                     \
+        if (b->step) return 0;                                                                                         \
+        return b->base < bits ? put##bits(d, a->base << b->base, (u64)a->step << b->base) : put##bits(d, 0, 0);        \
+    }                                                                                                                  \
+    INLINE int right##bits(Line *d, const Line *a, const Line *b) {                                                    \
+        i64 low, high;                                                                                                 \
+        if (b->step) return 0;                                                                                         \
+        if (b->base >= bits || !a->step) return put##bits(d, b->base < bits ? a->base >> b->base : 0, 0);              \
+        if (!ends_u##bits(a, &low, &high) || low >> b->base != high >> b->base) return 0;                              \
+        return put##bits(d, (u64)low >> b->base, 0);                                                                   \
+    }                                                                                                                  \
+    LINED2(shl##bits, "shl.b" #bits, "=b" #bits " b" #bits " b32", bits, bits, 32, left##bits(d, a, b))                \
+    LINED2(shr_u##bits, "shr.b" #bits, "=b" #bits " b" #bits " b32", bits, bits, 32, right##bits(d, a, b))
+LINED_SHIFTS(32)
+LINED_SHIFTS(64)
+LINED2(shr_s32, "shr.s32", "=b32 b32 b32", 32, 32, 32,
+       NO_STEP && put32(d, (u64)((i32)a->base >> (b->base < 31 ? b->base : 31)), 0))
+
+#define CHOSEN_LINE(bits)                                                                                              \
+    c->kind && (c->base ? a : b)->kind && put##bits(d, (c->base ? a : b)->base, (u64)(c->base ? a : b)->step)
+#define LINED_CHOICE(bits, names)                                                                                      \
+    LINED(selp##bits, "selp.b" #bits, names, bits, Line *a = LINE(1); Line *b = LINE(2); Line *c = LINE(3), 1,         \
+          spread##bits(a); spread##bits(b); spread32(c), CHOSEN_LINE(bits))
+LINED_CHOICE(32, "=any any any p")
+LINED_CHOICE(64, "=b64 b64 b64 p")
+
+/* The difference of two lines is a line: what holds at both ends of an order holds between. */
+#define LINED_ORDER(name, c_op, type, T, bits)                                                                         \
+    INLINE int name##_line_##type(Line *d, const Line *a, const Line *b) {                                             \
+        i64 a0, a1, b0, b1;                                                                                            \
+        if (!ends_##T(a, &a0, &a1) || !ends_##T(b, &b0, &b1) || (a0 c_op b0) != (a1 c_op b1)) return 0;                \
+        return put32(d, a0 c_op b0 ? ALL : 0, 0);                                                                      \
+    }                                                                                                                  \
+    LINED2(setp_##name##_##type, "setp." #name "." #type, "=p b" #bits " b" #bits, 32, bits, bits,                     \
+           name##_line_##type(d, a, b))
+#define LINED_ORDERS(name, c_op)                                                                                       \
+    LINED_ORDER(name, c_op, u32, u32, 32)                                                                              \
+    LINED_ORDER(name, c_op, s32, i32, 32)                                                                              \
+    LINED_ORDER(name, c_op, u64, u64, 64)                                                                              \
+    LINED_ORDER(name, c_op, s64, i64, 64)
+LINED_ORDERS(lt, <)
+LINED_ORDERS(le, <=)
+LINED_ORDERS(gt, >)
+LINED_ORDERS(ge, >=)
+#define LINED_EQUALITY(name, bits, same)                                                                               \
+    INLINE int name##_line_##bits(Line *d, const Line *a, const Line *b) {                                             \
+        i64 a0, a1, b0, b1;                                                                                            \
+        if (!a->step && !b->step) return put32(d, (a->base == b->base) == same ? ALL : 0, 0);                          \
+        if (!ends_i##bits(a, &a0, &a1) || !ends_i##bits(b, &b0, &b1)) return 0;                                        \
+        if ((a0 < b0 && a1 < b1) || (a0 > b0 && a1 > b1)) return put32(d, same ? 0 : ALL, 0);                          \
+        return 0;                                                                                                      \
+    }                                                                                                                  \
+    LINED2(setp_##name##bits, "setp." #name ".b" #bits, "=p b" #bits " b" #bits, 32, bits, bits,                       \
+           name##_line_##bits(d, a, b))
+LINED_EQUALITY(eq, 32, 1)
+LINED_EQUALITY(eq, 64, 1)
+LINED_EQUALITY(ne, 32, 0)
+LINED_EQUALITY(ne, 64, 0)

@@ -59,7 +59,7 @@ typedef struct {
     pthread_cond_t done;
     Worker own;           /* of the thread that called */
     i64 begun, over;      /* threads besides; whether the own work is done */
-    pthread_t threads[];
+    pthread_t *threads;
 } Pool;
 
 static void failed(Launch *launch, const Fault *f) {
@@ -126,26 +126,12 @@ static void *work(void *given) {
     return NULL;
 }
 
-/* Prepare a launch. 0 where there is no memory. */
-int machine_begin(Launch *launch) {
-    Pool *pool = calloc(1, sizeof(Pool) + (size_t)launch->workers * sizeof(pthread_t));
-    if (!pool) return 0;
-    launch->pool = pool;
-    launch->next = launch->stop = 0;
-    launch->running = 1;
-    launch->failed = INT64_MAX;
-    launch->fault = (Fault){0};
-    pthread_mutex_init(&pool->lock, NULL);
-    pthread_cond_init(&pool->done, NULL);
-    begin_work(&pool->own, launch);
-    return 1;
-}
-
 /* Threads for what is left, where that is more than the calling thread has at hand. */
 static void share(Launch *launch) {
     Pool *pool = launch->pool;
     i64 left = (launch->blocks - launch->next + launch->together - 1) / launch->together;
-    while (pool->begun < launch->workers - 1 && pool->begun < left) {
+    if (launch->workers > 1 && !pool->threads) pool->threads = calloc((size_t)launch->workers, sizeof(pthread_t));
+    while (pool->threads && pool->begun < launch->workers - 1 && pool->begun < left) {
         pthread_mutex_lock(&pool->lock);
         launch->running++;
         pthread_mutex_unlock(&pool->lock);
@@ -175,29 +161,49 @@ static int all_done(Launch *launch, int milliseconds) {
     return over;
 }
 
-/* Run a launch for about `milliseconds`; 1 when it is over, whose threads are then gone. What takes longer than ALONE
-   is shared with other threads; most launches are over before those would have begun. */
-int machine_run(Launch *launch, int milliseconds) {
+/* The calling thread's own part, until a time; 1 when it is over. */
+static int own_part(Launch *launch, i64 until) {
     Pool *pool = launch->pool;
-    i64 start = now(), end = start + (i64)milliseconds * 1000000;
-    pool->own.until = pool->begun || launch->workers == 1 ? end : start + ALONE;
-    while (!pool->over) {
-        if (go_on(&pool->own)) {
-            end_work(&pool->own);
-            pool->over = 1;
-        } else if (now() >= end) {
-            return 0;
-        } else {
-            share(launch);
-            pool->own.until = end;
-        }
+    pool->own.until = until;
+    if (!pool->over && go_on(&pool->own)) {
+        end_work(&pool->own);
+        pool->over = 1;
     }
-    if (!all_done(launch, milliseconds)) return 0;
+    return (int)pool->over;
+}
+
+static int finished(Launch *launch) {
+    Pool *pool = launch->pool;
     for (i64 i = 0; i < pool->begun; i++) pthread_join(pool->threads[i], NULL);
     pthread_mutex_destroy(&pool->lock);
     pthread_cond_destroy(&pool->done);
+    free(pool->threads);
     free(pool);
     return 1;
+}
+
+/* Begin a launch: 1 when it is over already, 0 when machine_run has to go on, -1 where there is no memory. Most launches
+   are over before other threads would have begun. */
+int machine_start(Launch *launch) {
+    Pool *pool = calloc(1, sizeof(Pool));
+    if (!pool) return -1;
+    launch->pool = pool;
+    launch->next = launch->stop = 0;
+    launch->running = 1;
+    launch->failed = INT64_MAX;
+    launch->fault = (Fault){0};
+    pthread_mutex_init(&pool->lock, NULL);
+    pthread_cond_init(&pool->done, NULL);
+    begin_work(&pool->own, launch);
+    return own_part(launch, now() + ALONE) ? finished(launch) : 0;
+}
+
+/* Run a launch that machine_start has left for about `milliseconds`, with launch->workers threads; 1 when it is over,
+   whose threads are then gone. */
+int machine_run(Launch *launch, int milliseconds) {
+    if (!((Pool *)launch->pool)->over) share(launch);
+    if (!own_part(launch, now() + (i64)milliseconds * 1000000)) return 0;
+    return all_done(launch, milliseconds) ? finished(launch) : 0;
 }
 
 void machine_stop(Launch *launch) {

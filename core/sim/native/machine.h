@@ -85,6 +85,7 @@ void add_row(const char *names, const char *operands, Run full, Run some, int la
 typedef struct {
     u8 *base;
     u64 lo, span;
+    u64 last, by;         /* where the row of an instruction began last, and how far from the one before */
 } Window;
 
 typedef struct {
@@ -210,12 +211,17 @@ struct Launch {
 #define REG(T, n) ((T *)__builtin_assume_aligned(w->r + op->o[n], 64))
 #define LIST(T, n) ((T *)__builtin_assume_aligned(w->r + list[n], 64))
 
+/* Forms for a full warp run the next record themselves (a jump, as the compiler makes it), which saves the way back to
+turn(). Others return it. */
+#define GO(to) return (to)->run(w, to)
+#define NEXT GO(op + 1)
+
 /* An instruction in its two forms, for each lane by itself. `full` and `some` are statements; runs of the same
 instruction stay inside. */
 #define FORMS(id, names, operands, full, some)                                                                         \
     static const Op *id##_full(Warp *w, const Op *op) {                                                                \
         do { full; op++; } while (op->run == id##_full);                                                               \
-        return op;                                                                                                     \
+        GO(op);                                                                                                        \
     }                                                                                                                  \
     static const Op *id##_some(Warp *w, const Op *op) {                                                                \
         const i32 *on = w->on;                                                                                         \
@@ -276,7 +282,17 @@ INLINE u32 bits(const u32 *p) {
     __m512i low = _mm512_load_si512(p), high = _mm512_load_si512(p + 16);
     return _mm512_test_epi32_mask(low, low) | (u32)_mm512_test_epi32_mask(high, high) << 16;
 }
+INLINE u32 unlike(const u32 *p, u32 value) {
+    __m512i all = _mm512_set1_epi32((i32)value);
+    u32 low = _mm512_cmpneq_epi32_mask(_mm512_load_si512(p), all);
+    return low | (u32)_mm512_cmpneq_epi32_mask(_mm512_load_si512(p + 16), all) << 16;
+}
 #else
+INLINE u32 unlike(const u32 *p, u32 value) {   /* lanes with another one */
+    u32 found = 0;
+    for (int l = 0; l < WARP; l++) found |= (u32)(p[l] != value) << l;
+    return found;
+}
 INLINE u32 bits(const u32 *p) {
     u32 found = 0;
     for (int l = 0; l < WARP; l++) found |= (p[l] & 1u) << l;

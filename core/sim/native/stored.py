@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,10 @@ class KernelFacts:
     prints: bool
     ordered: bool
     polls: bool
+
+    @cached_property
+    def parameter_bytes(self) -> int:
+        return max((offset + size for size, offset in self.parameters), default=0)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from core.cache import cache_folder, used
 from core.cache.writing import try_write
 from core.errors import BuildError
 from core.sim.native import tables
+from core.sim.native.lines import line_rows
 from core.threads import cores
 
 FOLDER = Path(__file__).parent
@@ -106,7 +107,7 @@ class Machine:
         self.library.machine_names.restype = self.library.machine_operands.restype = ctypes.c_char_p
         self.library.machine_stop.argtypes = [ctypes.c_void_p]
         self.library.machine_run.argtypes = [ctypes.c_void_p, ctypes.c_int]
-        self.library.machine_begin.argtypes = [ctypes.c_void_p]
+        self.library.machine_start.argtypes = [ctypes.c_void_p]
         self.library.machine_link.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
         self.varies: Callable[[int], bool] = self.library.machine_varies  # special registers, between thread blocks
         self.lanewise = frozenset(n for n in range(self.library.machine_rows()) if self.library.machine_lanewise(n))
@@ -115,6 +116,7 @@ class Machine:
             operands = self.library.machine_operands(number).decode()
             for name in self.library.machine_names(number).decode().split():
                 self.rows.setdefault(name, []).append((number, operands))
+        self.lines = line_rows(self.rows)
 
 
 _LOCK = threading.Lock()

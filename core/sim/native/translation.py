@@ -17,8 +17,9 @@ from core.errors import BuildError
 from core.sim.instructions.opcodes import OpcodeTable
 from core.sim.instructions.operands import immediate
 from core.sim.machine.special import TABLE as SPECIALS
-from core.sim.native.allocation import NARROW, WIDE, OpRecord, allocate
+from core.sim.native.allocation import HEAD, NARROW, WIDE, OpRecord, allocate
 from core.sim.native.fusing import LONGEST, fuse
+from core.sim.native.lines import straighten
 from core.sim.native.simplified import Rows, simplify
 from core.sim.native.toolchain import Machine
 from core.sim.ptx.program import Program
@@ -290,8 +291,9 @@ class Translation:
         rows = Rows(self.machine.lanewise, moves, self.machine.rows["prepared"][0][0])
         made = simplify(self.records, self.starts, rows, defined, varying)
         self.records, self.starts = fuse(made.records, made.starts, self.machine.rows["fma.rn.f32"][0][0], chains)
+        self.records, self.starts, lines = straighten(self.records, self.starts, self.machine.lines, defined, self.wide)
         entry = next((i + 1 for i, record in enumerate(self.records) if record.row == rows.prepared), 0)
-        places = allocate(self.records, self.starts, entry, self.wide, [*defined, *made.read_later])
+        places = allocate(self.records, self.starts, entry, self.wide, [*defined, *made.read_later], lines)
         ops, lists = np.zeros(len(self.records), OP), list[int]()
         for i, record in enumerate(self.records):
             slots = [0 if r < 0 else r if s in record.plain else places.at[r] for s, r in enumerate(record.slots)]
@@ -312,7 +314,10 @@ class Translation:
             [(places.at[r], wide, value) for (wide, value), r in self.constants.items()],
             [(places.at[r], wide, address, size) for (wide, address, size), r in self.parameters.items()],
             [(places.at[r], wide, *_kind(name)) for (name, wide), r in self.specials.items()],
-            [(places.at[r], WIDE if self.wide[r] else NARROW) for r in places.fresh],
+            [
+                (places.at[r] - HEAD * (r in lines), (WIDE if self.wide[r] else NARROW) + HEAD * (r in lines))
+                for r in places.fresh
+            ],
             places.size,
             max(1, self.windows),
             entry,
