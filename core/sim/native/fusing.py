@@ -35,7 +35,7 @@ def fuse(
     uses = Counter(register for record in records for register in record.reads)
     writes = Counter(register for record in records for register in record.writes)
     chains = _chains(records, cuts, fma, {r for r in uses if uses[r] == 1 and writes[r] == 1})
-    return _grouped(records, starts, cuts, chains, rows)
+    return _grouped(records, starts, cuts, chains, fma, rows)
 
 
 def _chains(records: Sequence[OpRecord], cuts: set[int], fma: int, once: set[int]) -> list[Chain | None | bool]:
@@ -69,7 +69,7 @@ def _chains(records: Sequence[OpRecord], cuts: set[int], fma: int, once: set[int
 
 def _grouped(
     records: Sequence[OpRecord], starts: Sequence[int], cuts: set[int],
-    chains: Sequence[Chain | None | bool], rows: dict[int, int],
+    chains: Sequence[Chain | None | bool], fma: int, rows: dict[int, int],
 ) -> tuple[list[OpRecord], list[int]]:  # fmt: skip
     made: list[OpRecord] = []
     moved: list[int] = []  # old place -> new place
@@ -77,7 +77,7 @@ def _grouped(
 
     def flush(pc: int) -> None:
         if group:
-            made.append(_record(group, pc, rows))
+            made.append(_record(group, pc, fma, rows))
             group.clear()
 
     for place, record in enumerate(records):
@@ -122,7 +122,10 @@ def _shared(group: Sequence[Chain]) -> tuple[int, ...]:
     return tuple(shared)
 
 
-def _record(group: Sequence[Chain], pc: int, rows: dict[int, int]) -> OpRecord:
+def _record(group: Sequence[Chain], pc: int, fma: int, rows: dict[int, int]) -> OpRecord:
+    if len(group) == 1 and len(group[0].factors) == 1:  # the record of one fma needs no list
+        (a, b), c, d = group[0].factors[0], group[0].addend, group[0].sum
+        return OpRecord(fma, [d, a, b, c], pc, reads=[a, b, c], writes=[d])
     shared = _shared(group)
     listed = list(shared)
     for chain in group:
