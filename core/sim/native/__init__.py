@@ -5,7 +5,7 @@
   translation.py    a kernel's PTX -> records of the machine
   form_table.py     instructions that the machine spells otherwise than PTX, from the files of their families
   fusing.py         runs of fma -> records for several of them
-  lines.py          registers whose lanes are base + lane * step, and their records
+  affine.py         registers whose lanes are base + lane * step, and their records
   allocation.py     registers of PTX -> places in a warp's register file
   stored.py         translated kernels in the cache folder
   faulted.py        the machine's faults -> KernelError, in the interpreter's words

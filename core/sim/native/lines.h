@@ -1,7 +1,7 @@
 /* Registers whose lanes lie on a line: lane l has base + l * step.
 
 Indices, addresses and what is the same in all lanes are such values, and a kernel's integers are little else. Their
-records compute a base and a step instead of 32 lanes. lines.py finds the registers that can be written so; each has a
+records compute a base and a step instead of 32 lanes. affine.py finds the registers that can be written so; each has a
 head of HEAD bytes before its lanes. What the line does not give (a shift of a line to the right, a product of two) is
 computed by lanes, as the record without lines does it; whether a register holds a line is known only when it runs. */
 #ifndef LINES_H

@@ -26,7 +26,7 @@ from core.cache import cache_folder, used
 from core.cache.writing import try_write
 from core.errors import BuildError
 from core.sim.native import tables
-from core.sim.native.lines import line_rows
+from core.sim.native.affine import line_rows
 from core.threads import cores
 
 FOLDER = Path(__file__).parent

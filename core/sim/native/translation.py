@@ -17,9 +17,9 @@ from core.errors import BuildError
 from core.sim.instructions.opcodes import OpcodeTable
 from core.sim.instructions.operands import immediate
 from core.sim.machine.special import TABLE as SPECIALS
+from core.sim.native.affine import straighten
 from core.sim.native.allocation import HEAD, NARROW, WIDE, OpRecord, allocate
 from core.sim.native.fusing import LONGEST, fuse
-from core.sim.native.lines import straighten
 from core.sim.native.simplified import Rows, simplify
 from core.sim.native.toolchain import Machine
 from core.sim.ptx.program import Program
