@@ -5,9 +5,9 @@
     python benchmarks/sim.py --compile         # the machine and GPT-2's kernels from an empty cache, then from it
 
 A kernel is timed as the step launches it, with the step's own sizes and contents. Each round runs every peer, one after
-the other, a short launch again and again for --spend seconds, from the same contents; wall and cpu seconds are the
-least of all, since what others do on the machine only adds. With --spend 0 each peer runs once in a round, mostly from
-caches that the other one has emptied.
+the other, a short launch again and again for --spend seconds, from the same contents (what it changed is written
+back); wall and cpu seconds are the least of all, since what others do on the machine only adds. With --spend 0 each
+peer runs once in a round, mostly from caches that the other one has emptied.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from core.config import load_config
 from core.device.simulated import SimDevice
 from core.engine import Engine
@@ -37,6 +35,7 @@ from core.train.wiring import build_engine
 
 CONFIG = "configs/gpt2_124m.toml"
 MOST_REPEATS = 200
+PAGE = 1 << 16  # bytes
 SIZES = ("dims={B=4,T=64}", "train.tokens_per_step=256")
 
 
@@ -75,15 +74,36 @@ class FirstLaunches:
         return self.run(record)
 
 
-def contents(device: Any, record: Any) -> dict[int, bytes]:
-    """The tensors of a launch, by their addresses."""
-    tensors = [argument for argument in record.args if isinstance(argument, DeviceTensor)]
-    return {t.pointer: device.space.read(t.pointer, t.nbytes).tobytes() for t in tensors}
+class Contents:
+    """The tensors of a launch as they were before it. Only the pages that it changes are written back: a copy of all of
+    GPT-2's embedding before each repetition would leave both executors with empty caches."""
 
+    def __init__(self, device: Any, record: Any) -> None:
+        self.device = device
+        self.before = {pointer: now.copy() for pointer, now in self._now(record)}
+        self.changed: dict[int, list[int]] = {}  # where the pages begin that the launch changes
+        self.record = record
 
-def restore(device: Any, before: dict[int, bytes]) -> None:
-    for pointer, held in before.items():
-        device.space.write(pointer, np.frombuffer(held, np.uint8))
+    def _now(self, record: Any) -> Iterator[tuple[int, Any]]:
+        """(address, view of its bytes) of each tensor."""
+        for pointer, size in {a.pointer: a.nbytes for a in record.args if isinstance(a, DeviceTensor)}.items():
+            yield pointer, self.device.space.bytes[pointer : pointer + size]
+
+    def digest(self) -> int:
+        return hash(tuple(now.tobytes() for _, now in self._now(self.record)))
+
+    def see(self) -> None:
+        """Find the pages that the launch has changed."""
+        for pointer, now in self._now(self.record):
+            places = range(0, len(now), PAGE)
+            was = self.before[pointer]
+            self.changed[pointer] = [p for p in places if (now[p : p + PAGE] != was[p : p + PAGE]).any()]
+
+    def restore(self) -> None:
+        for pointer, now in self._now(self.record):
+            was = self.before[pointer]
+            for p in self.changed[pointer]:
+                now[p : p + PAGE] = was[p : p + PAGE]
 
 
 def repeated(run: Callable[[], Any], before: Callable[[], None], spend: float) -> tuple[float, float]:
@@ -98,24 +118,30 @@ def repeated(run: Callable[[], Any], before: Callable[[], None], spend: float) -
     return best
 
 
-def kernels(rounds: int, precision: str, most: float, spend: float) -> Iterator[dict[str, Any]]:
-    """One row a kernel: its largest launch of the step. Over `most` seconds, the interpreter runs once."""
+def kernels(rounds: int, precision: str, most: float, spend: float, only: list[str]) -> Iterator[dict[str, Any]]:
+    """One row a kernel, of all or those of some names: its largest launch of the step. Over `most` seconds, the
+    interpreter runs once."""
     engine = engine_on("sim", precision)
     device: Any = engine.device
     kept = FirstLaunches(device)
     engine.step([random_batch(engine, 0)], 1e-4)
     for name, (_, record) in sorted(kept.found.items()):
+        if only and name not in only:
+            continue
         best = {"interpreter": (math.inf, math.inf), "native": (math.inf, math.inf)}
-        before, bits = contents(device, record), {}
+        before, bits = Contents(device, record), {}
         device._simulators[record.kernel].program(record.kernel.name)  # the interpreter's, parsed and linked
+        device.executor = "native"
+        kept.run(record)
+        before.see()
         for _ in range(rounds):
             for executor in best:
                 if executor == "interpreter" and best[executor][0] > most and best[executor][0] < math.inf:
                     continue
                 device.executor = executor
-                found = repeated(lambda: kept.run(record), lambda: restore(device, before), spend)  # noqa: B023
+                found = repeated(lambda: kept.run(record), before.restore, spend)  # noqa: B023
                 best[executor] = (min(best[executor][0], found[0]), min(best[executor][1], found[1]))
-                bits[executor] = hash(tuple(contents(device, record).values()))
+                bits[executor] = before.digest()
         slow, fast = best["interpreter"], best["native"]
         yield {"kernel": name, "grid": record.grid, "interpreter": slow, "native": fast,
                "faster": slow[1] / fast[1], "equal": len(set(bits.values())) == 1}  # fmt: skip
@@ -194,6 +220,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
     parser.add_argument("--most", type=float, default=2.0, help="seconds from which the interpreter runs a kernel once")
     parser.add_argument("--spend", type=float, default=0.1, help="seconds for which a round repeats a short launch")
+    parser.add_argument("--only", type=lambda text: text.split(","), default=[], help="names of kernels, by commas")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     made = (
@@ -201,7 +228,7 @@ def main() -> None:
         if args.compile
         else steps(args.rounds)
         if args.step
-        else kernels(args.rounds, args.precision, args.most, args.spend)
+        else kernels(args.rounds, args.precision, args.most, args.spend, args.only)
     )
     rows = []
     for row in made:

@@ -46,11 +46,11 @@ SHIFTS = (0, 1, 2, 3, 5, 27, 31, 32, 33, 63, 64)
 def both(text: str, blocks: int, threads: int, number: int) -> Array:
     """The 64-bit results of all threads, the same on both executors."""
     count = text.count("st.global")
-    given = np.arange(64, dtype=np.uint32) * np.uint32(0x01000193)
+    table = np.arange(64, dtype=np.uint32) * np.uint32(0x01000193)
     results = []
     for executor in ("interpreter", "native"):
         out = np.zeros(count * blocks * threads, np.uint64)
-        args = [out, np.uint32(number), given.copy()]
+        args = [out, np.uint32(number), table.copy()]
         run(HEAD + OUT + text + "ret;\n}\n", "k", blocks, threads, args, strict=False, executor=executor)
         results.append(out.reshape(count, -1))
     assert (results[0] == results[1]).all(), text
@@ -134,9 +134,9 @@ def test_an_index_costs_no_lanes() -> None:
     kernel = Simulator(HEAD + body + "ret;\n}\n", Memory()).native("k")
     assert isinstance(kernel, Linked)
     names = {number: name for name, rows in machine().rows.items() for number, _ in rows}
-    found = [names[int(op["run"])] for op in kernel.code.ops]
-    assert found.count("spread.b64") == 1  # the stored value
-    assert {"bra.if.line", "st.global.b64.line"} <= set(found)
+    forms = [names[int(op["run"])] for op in kernel.code.ops]
+    assert forms.count("spread.b64") == 1  # the stored value
+    assert {"bra.if.line", "st.global.b64.line"} <= set(forms)
     text = "setp.ge.u32 %p1, %r5, %r0;\n@%p1 bra E;\nst.global.u64 [%rd2], 7;\nE:\n"
     assert both(text, 2, 48, 70)[0].tolist() == [7] * 70 + [0] * 26
 

@@ -125,7 +125,7 @@ class Memory:
         return self.bounds_kept
 
     def pointers(self) -> tuple[int, int, int, int]:
-        """Where `bytes` and the two arrays of `bounds` lie in this process, and the number of regions."""
+        """Addresses in this process of `bytes` and of both arrays of `bounds`, and the number of regions."""
         bounds = self.bounds()
         if self.pointers_kept[0] is not bounds:
             first, starts, ends = (int(one.__array_interface__["data"][0]) for one in (self.bytes, *bounds))

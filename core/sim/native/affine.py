@@ -48,26 +48,26 @@ def line_rows(rows: dict[str, list[tuple[int, str]]]) -> LineRows:
     """rows: the machine's, by name."""
     lined = {
         number: form
-        for name, found in rows.items()
-        for number, operands in found
+        for name, forms in rows.items()
+        for number, operands in forms
         for form, spelled in rows.get(f"{name}.line", ())
         if spelled == operands
     }
 
     def named(kind: str) -> frozenset[int]:
-        return frozenset(n for name, found in rows.items() if name.startswith(kind) for n, _ in found)
+        return frozenset(n for name, forms in rows.items() if name.startswith(kind) for n, _ in forms)
 
     spread = rows["spread.b32"][0][0], rows["spread.b64"][0][0]
     return LineRows(lined, named("ld."), named("st."), named("shfl."), spread)
 
 
 def straighten(
-    records: Sequence[OpRecord], starts: Sequence[int], rows: LineRows, given: Collection[int], wide: Sequence[bool]
+    records: Sequence[OpRecord], starts: Sequence[int], rows: LineRows, defined: Collection[int], wide: Sequence[bool]
 ) -> tuple[list[OpRecord], list[int], set[int]]:
-    """(the records, where each instruction's begin, the registers that may hold lines). given: registers that have
+    """(the records, where each instruction's begin, the registers that may hold lines). defined: registers that have
     their lanes and their line from the start."""
-    lines = _lines(records, rows, set(given))
-    may = lines | set(given)
+    lines = _lines(records, rows, set(defined))
+    may = lines | set(defined)
     cuts = {starts[to] for record in records for to in (record.target, *record.targets) if to >= 0}
     made, moved = list[OpRecord](), list[int]()
     guard, end = -1, -1  # the place among `made` of the guard at hand; the record after what it guards
@@ -112,7 +112,7 @@ def _by_lanes(record: OpRecord, register: int, rows: LineRows) -> bool:
     return place >= 0 and register in (record.slots[place], *record.listed)
 
 
-def _lines(records: Sequence[OpRecord], rows: LineRows, given: set[int]) -> set[int]:
+def _lines(records: Sequence[OpRecord], rows: LineRows, defined: set[int]) -> set[int]:
     """The registers that may hold lines: the most that keep each other so."""
     writers: dict[int, list[OpRecord]] = {}
     elsewhere = set[int]()  # read by lanes
@@ -121,14 +121,16 @@ def _lines(records: Sequence[OpRecord], rows: LineRows, given: set[int]) -> set[
             writers.setdefault(r, []).append(record)
         by_line = rows.by_line(record)
         elsewhere.update(r for r in record.reads if r not in by_line)
-    found = {
+    affine = {
         r for r, those in writers.items()
-        if r not in given and all(rows.writes_lines(one, r, elsewhere) for one in those)
+        if r not in defined and all(rows.writes_lines(one, r, elsewhere) for one in those)
     }  # fmt: skip
     changed = True
     while changed:
-        known = found | given
-        gone = {r for r in found if not all(known.issuperset([*rows.by_line(one), *one.writes]) for one in writers[r])}
-        found -= gone
+        sources = affine | defined
+        gone = {
+            r for r in affine if not all(sources.issuperset([*rows.by_line(one), *one.writes]) for one in writers[r])
+        }
+        affine -= gone
         changed = bool(gone)
-    return found
+    return affine
