@@ -119,19 +119,12 @@ class Reader:
         first, last = self.shard.byte_offset(start), self.shard.byte_offset(stop)
         bad = self._blocks.check(self.bytes_at, first, last) if self._blocks is not None and stop > start else None
         raw = self.bytes_at(first, last - first)
-        if len(raw) < last - first:
-            size = os.fstat(self._file.fileno()).st_size
-            raise DataError(
-                f"{self.shard.path}: ends at byte {size:,}; tokens {start:,} to {stop:,} end at byte {last:,}: the "
-                "file became shorter after the run began",
-                hint="write it again, then continue with --resume",
-            )
-        if bad is not None:
-            raise DataError(
-                f"{self.shard.path}: bytes {bad * BLOCK:,} to {(bad + 1) * BLOCK:,} differ from their recorded "
-                "sha256, while the file's times are unchanged",
-                hint="fetch or write it again, and check the disk: it may lose more",
-            )
+        if len(raw) < last - first or bad is not None:
+            from core.data.data_faults import cut_short, differs
+
+            if len(raw) < last - first:
+                raise cut_short(self.shard.path, os.fstat(self._file.fileno()).st_size, (start, stop), last)
+            raise differs(self.shard.path, (bad or 0) * BLOCK, ((bad or 0) + 1) * BLOCK)
         return np.frombuffer(raw, dtype)
 
     def bytes_at(self, start: int, count: int) -> bytes:
@@ -185,7 +178,7 @@ def open_shard(path: Path) -> Shard:
     count, rest = divmod(status.st_size - HEADER_BYTES, format.dtype.itemsize if format is not None else 1)
     # beyond int32 the stated count wraps; the file's size says the rest
     if format is None or len(raw) < HEADER_BYTES or rest or count % 2**32 != stated % 2**32 or count == 0:
-        from core.data.no_shard import no_shard
+        from core.data.data_faults import no_shard
 
         raise no_shard(path, status, HEADER_BYTES, (magic, version, stated), FORMATS)
     return Shard(path, format, count)

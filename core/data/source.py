@@ -70,18 +70,11 @@ class TokenSource:
         self._epoch = 0
         self._span = functools.lru_cache(16)(self._permute_span)
         needed = B * T + 1 if least is None else least
-        if self.tokens < needed:
-            raise DataError(
-                f"{name}: expected at least {needed:,} tokens (B * T + 1 = {B} * {T} + 1), got {self.tokens:,}"
-                if least is None
-                else f"{name}: expected at least {needed:,} tokens, got {self.tokens:,}",
-                hint="name more data, or lower B or T in [dims]",
-            )
-        if least is None and self.sequences == 0:
-            raise DataError(
-                f"{name}: no shard holds the {T + 1:,} tokens of one sequence",
-                hint="join the shards, or lower T in [dims]",
-            )
+        if self.tokens < needed or (least is None and self.sequences == 0):
+            from core.data.data_faults import no_sequence, too_few
+
+            batch = (B, T) if least is None else None
+            raise too_few(name, self.tokens, needed, batch) if self.tokens < needed else no_sequence(name, T)
 
     def batch(
         self, step: int, micro_step: int = 0, micro_steps: int = 1, rank: int = 0, ranks: int = 1, *, first: int = 0
@@ -150,10 +143,9 @@ class TokenSource:
                     continue
                 same = file_digests(piece.path).sha256 == self._sha256[number]
             if not same:
-                raise DataError(
-                    f"{piece.path}: changed during the run: its sha256 is not that of the first reading",
-                    hint="restore it and continue with --resume; --allow-data-change takes the files as they are",
-                )
+                from core.data.data_faults import changed
+
+                raise changed(piece.path)
             self._marks[number] = mark_of(piece.path)
 
     def _open(self, number: int) -> Any:
@@ -203,13 +195,10 @@ class TokenSource:
     def _check(self, piece: int, start: int, tokens: Tokens) -> None:
         if self.vocab is None or not tokens.size or int(tokens.max()) < self.vocab:
             return
-        at = start + int(np.argmax(tokens >= self.vocab))
-        source = self.pieces[piece]
-        raise DataError(
-            f"{source.name}: expected ids below the model's vocabulary of {self.vocab:,}, "
-            f"got {int(tokens[at - start]):,} at token {at:,} (byte {source.byte_offset(at):,})",
-            hint="the shard is damaged, or was made with another tokenizer than the model is for",
-        )
+        from core.data.data_faults import foreign_id
+
+        at, source = int(np.argmax(tokens >= self.vocab)), self.pieces[piece]
+        raise foreign_id(source.name, self.vocab, int(tokens[at]), start + at, source.byte_offset(start + at))
 
 
 @functools.cache

@@ -19,7 +19,6 @@ import numpy as np
 
 from core import checkpoint
 from core.checkpoint import Contents
-from core.containment import PASSES, contained
 from core.errors import CheckpointError, CoreError, NumericsError, words_of
 from core.signals import Stop
 from core.train.detect import ABORT, Seen, not_finite
@@ -224,21 +223,10 @@ class Trainer:
 
     def _call_hooks(self, metrics: dict[str, Any]) -> None:
         """Plugins' `core_step_end`, on rank 0. One that raises is reported once and called again."""
-        if not self.job.ranks.leads:
-            return
-        for index, hook in enumerate(self.job.hooks):
-            try:
-                with contained(self.job.display.line):
-                    hook(self.job.run, self.step, dict(metrics))
-            except PASSES:
-                raise
-            except BaseException as error:  # SystemExit too: a plugin does not end the run
-                if index not in self._failed_hooks:
-                    self._failed_hooks.add(index)
-                    who = getattr(hook, "plugin", None) or getattr(hook, "__qualname__", repr(hook))
-                    self.job.display.line(
-                        f"warning: core_step_end of {who} raised {words_of(error)} (reported once; training continues)"
-                    )
+        if self.job.hooks and self.job.ranks.leads:
+            from core.train.hook_calls import call  # of the plugins that have one
+
+            call(self.job, self.step, metrics, self._failed_hooks)
 
     # --- what happens between steps --------------------------------------------------------------------------
 
