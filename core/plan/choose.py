@@ -13,7 +13,6 @@ from typing import Any
 
 from core.device.nested import Nested
 from core.dtypes import TF32, arithmetic, resolve
-from core.errors import BuildError
 from core.graph import Graph, Node
 from core.op import Op, Tensors, TensorSpec, Variant, make_tensors
 from core.plan.live import Live
@@ -22,7 +21,6 @@ from core.ranks.group import ALONE, Ranks
 from core.registry import Registry
 
 RECORDED = "recorded"
-ABLE = "it can run"
 NOTHING, BACKWARD, LOSS = "nothing", "backward", "loss"  # what a plan needs of a variant besides its forward
 
 
@@ -34,10 +32,6 @@ class NestedChoice:
     op: Op
     dims: Mapping[str, Any]
     shapes: Mapping[str, tuple[int, ...]]  # of the inputs and params that are present
-
-
-class Refused(BuildError):
-    """A choice that a config or a recorded run named failed its check, so that nothing may take its place unasked."""
 
 
 @dataclass(frozen=True)
@@ -181,15 +175,14 @@ class Chooser:
         if explicit is not None:
             name, line = explicit
             variant = self.registry.variant(op.name, name)
-            reason = why_not(variant)
-            if reason is None:
+            reasons = {name: why_not(variant)}
+            if reasons[name] is None:
                 return Choice(variant, line, config=configs.get(name))
-            rejected[name] = reason
-            for other in self.candidates(op):
-                if other.name != name:
-                    rejected[other.name] = why_not(other) or ABLE
-            message = f'{where}{line} = "{name}" cannot run node {node}:\n' + _lines(rejected)
-            raise self._refused(variant, message, rejected) if self.failed(variant) else BuildError(message)
+            from core.plan.no_choice import no_choice
+
+            reasons |= {other.name: why_not(other) for other in self.candidates(op) if other.name != name}
+            message = f'{where}{line} = "{name}" cannot run node {node}'
+            raise no_choice(message, reasons, variant if self.failed(variant) else None)
         best: Choice | None = None
         able: dict[str, Variant] = {}
         for variant in self.candidates(op):
@@ -205,30 +198,23 @@ class Chooser:
         for why, entry in choices.items():
             failed = self._failed(op, entry.variant) if entry is not None and why == RECORDED else None
             if failed is not None and entry is not None and self.resumes:
-                rest = dict.fromkeys(able, ABLE) | rejected
-                message = f"the run that is resumed took {op.name}.{entry.variant} for node {node}:\n{_lines(rest)}"
-                raise self._refused(failed, message, rest)
+                from core.plan.no_choice import no_choice
+
+                message = f"the run that is resumed took {op.name}.{entry.variant} for node {node}"
+                raise no_choice(message, {**dict.fromkeys(able), **rejected}, failed)
             if entry is not None and entry.variant in able:
                 return Choice(able[entry.variant], why, rejected, entry.config)
         if best is None:
+            from core.plan.no_choice import no_choice
+
             message = f"{where}no variant of {op.name} can run node {node} on {self.runs} in {self.precision}"
-            raise BuildError(
-                f"{message}:\n{_lines(rejected)}" if rejected else f"{message}: there is none for this device"
-            )
+            raise no_choice(message, rejected)
         return best
 
     def _failed(self, op: Op, name: str) -> Variant | None:
         """A variant of this device that failed its check here; None for any other."""
         variant = self.registry.variants.get(op.name, {}).get(name)
         return variant if variant is not None and variant.device == self.runs and self.failed(variant) else None
-
-    def _refused(self, variant: Variant, message: str, reasons: Mapping[str, str]) -> Refused:
-        """The error for a choice that failed its check; its hint is the choice that passes."""
-        others = [name for name, why in reasons.items() if why == ABLE]
-        again = f"`core check {variant.op}.{variant.name}` checks it again"
-        return Refused(
-            message, hint=f"--set ops.{variant.op}={others[0]} takes one that can run; {again}" if others else again
-        )
 
 
 def tuning_key(node: Node, precision: str) -> str:
@@ -242,10 +228,6 @@ def sizes_of(nested: Nested) -> str:
     """The shapes of what a nested launch is given, as in `8x16 32x16`."""
     tensors = (vars(nested.t).get(name) for name in (*nested.op.inputs, *nested.op.params))
     return " ".join("x".join(map(str, tensor.shape)) for tensor in tensors if tensor is not None)
-
-
-def _lines(reasons: Mapping[str, str]) -> str:
-    return "\n".join(f"    {name}: {why}" for name, why in reasons.items())
 
 
 def specs(node: Node, graph: Graph, precision: str) -> Any:

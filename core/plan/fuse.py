@@ -14,9 +14,9 @@ from core.errors import BuildError, UsageError
 from core.graph import Graph, Node
 from core.graph.padding import padded_attribute, padded_input, padded_parameter
 from core.op import Op, Statement
-from core.plan.choose import Chooser, Refused
+from core.plan.choose import Chooser
 from core.plan.live import Live
-from core.plan.steps import TRAIN, Request
+from core.plan.steps import TRAIN, Refused, Request
 
 Bound = dict[str, str | None]  # a pattern's name -> value or parameter name; None for an absent optional one
 

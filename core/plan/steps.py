@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from core.errors import BuildError
 from core.graph import Graph, Node
 from core.op import Variant
 from core.plan.buffers import Buffer
@@ -14,6 +15,10 @@ from core.plan.buffers import Buffer
 TRAIN, EVALUATE, GENERATE = "train", "evaluate", "generate"
 AUTO = "auto"  # in place of a variant's name: the best one that can run
 Tensor = Buffer | None
+
+
+class Refused(BuildError):
+    """A choice that a config or a recorded run named failed its check, so that nothing may take its place unasked."""
 
 
 @dataclass(frozen=True)
