@@ -190,6 +190,13 @@ def results(pool: Executor, futures: Sequence[Future[T]]) -> list[T]:
     return [future.result() for future in futures]
 
 
+def also(number: int) -> None:
+    """Note this signal too, until the command ends."""
+    if _listener is not None:
+        _listener.before[number] = signal.getsignal(number)
+        signal.signal(number, _listener.note)
+
+
 def name_of(number: int) -> str:
     """ "SIGTERM"."""
     return signal.Signals(number).name

@@ -6,6 +6,7 @@ prints its own and ends the run. What they print after it, and so what they alon
 
 from __future__ import annotations
 
+import signal
 import time
 
 from core import signals, terminal
@@ -22,6 +23,8 @@ def begin(this: LaunchedProcess) -> None:
     """From now on this process speaks as that rank."""
     global _name
     signals.speak(None if this.rank else AFTER_KILL)
+    if hasattr(signal, "SIGUSR1"):
+        signals.also(signal.SIGUSR1)  # which mpiexec passes on without killing, and SLURM sends on request
     if this.rank:
         _name = this.name
         terminal.speak_to(_held.append)

@@ -268,19 +268,30 @@ class Trainer:
         job.display.line(f"sample at step {self.step}:\n" + indented(printable(text)))
 
     def _save_or_warn(self, last: bool) -> None:
+        """Save; on several ranks, a disk error of one of them is one of all."""
+        saved, error = self.saved, None
         try:
             self.save()
-        except CheckpointError as error:
-            if last or self.job.save_errors != CONTINUE:
-                raise
-            if self._best_is_now():  # the best that is on disk is what the next validation has to beat
-                self.best_val, self.best_step = self._best_before
-            self.job.display.line(f"warning: {error.message}; {self._newest()}, and training continues")
+        except CheckpointError as problem:
+            error = problem
+        if not self.job.ranks.agree([error is not None], "max")[0]:
+            return
+        self.saved = saved
+        error = error or CheckpointError("another rank could not save its part of the checkpoint")
+        if last or self.job.save_errors != CONTINUE:
+            raise error
+        if self._best_is_now():  # the best that is on disk is what the next validation has to beat
+            self.best_val, self.best_step = self._best_before
+        self.job.display.line(f"warning: {error.message}; {self._newest()}, and training continues")
 
     def save(self) -> None:
         """A checkpoint of now, then the ones that it makes superfluous go. Raises CheckpointError."""
         job = self.job
         job.ranks.states("saving", long=True)
+        if job.ranks.size > 1:
+            from core.train.replicas import compare_replicas, held_by_all
+
+            compare_replicas(job.ranks, self.step, held_by_all(job.engine))
         if not job.ranks.leads:
             self.saved = self.step
             return

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ from core.verdicts import Verdicts
 
 if TYPE_CHECKING:
     from core.checkpoint import Checkpoint
+    from core.train.precheck import Precheck
 
 
 @dataclass(frozen=True)
@@ -69,29 +70,29 @@ def prepare(arguments: TrainArguments, display: Display, stack: ExitStack) -> Tr
     config, registry = resolve_config(
         arguments.config, overrides=arguments.overrides, device=arguments.device, plugins=arguments.plugins
     )
-    ranks = ranks_of(registry, config)
+    ranks = ranks_of(registry, config, arguments)
     if out := arguments.out:
         from core.config.out_folder import check_out
 
         check_out(out)
     folder = Path(ranks.decide(lambda: str(choose_folder(out, config.path.stem, arguments.resume))))
     run = run_in(folder, ranks)
-    if arguments.resume and occupied(folder):
+    if arguments.resume and ranks.decide(lambda: occupied(folder)):
         stack.enter_context(run)
         display.log = run.log
-    start = find_origin(arguments, run, display)
+    start = find_origin(arguments, run, display, ranks)
     model = load_model(config.model, registry)
     before = config_before(start, model.to_toml(config.dims)) if start is not None else None
     verdicts = Verdicts(registry)
     engine = build_engine(config, registry, model, start.state if start else None, verdicts=verdicts, ranks=ranks)
     parts, estimate = checked_parts(arguments, config, registry, engine, start, display)
     keep = keeps_best(config, parts.data)
-    check_disk(config, engine, run, parts.done, keep)
-    plugins = [*arguments.plugins, *config.plugins.load]
-    ranks.states("checking variants", long=True)
-    checks = ranks.in_turn(lambda: check_first(config, plugins, engine, verdicts, bool(parts.data.tokenizer), display))
+    ranks.decide(lambda: check_disk(config, engine, run, parts.done, keep))
+    checks = check_choices(arguments, parts, verdicts, display)
     parts = replace(parts, plan=engine.plan(TRAIN))  # again: a variant that failed its check is not taken
     table = table_of_choices(engine, parts.plan, checks)
+    record = variants_record(config, registry, engine, parts.plan, table)
+    same_parts(parts, record)
 
     if display.log != run.log:
         run = claimed(run, start is None, run.path if arguments.out or arguments.resume else None, config, ranks)
@@ -101,7 +102,6 @@ def prepare(arguments: TrainArguments, display: Display, stack: ExitStack) -> Tr
         ranks.watcher.note = run.log
     resumed = tidy(run, parts, keep, display)
     run.write_config(config.source, config.to_toml())
-    record = variants_record(config, registry, engine, parts.plan, table)
     run.write_variants(record, made_kernels(engine, parts.plan))
     announce(parts, run, table, display)
     for note in checks.notes():
@@ -116,14 +116,18 @@ def prepare(arguments: TrainArguments, display: Display, stack: ExitStack) -> Tr
     return Trainer(make_job(parts, run, display, record), resumed)
 
 
-def ranks_of(registry: Registry, config: RunConfig) -> Ranks:
-    """The processes of the run: this one alone, unless a launcher started several."""
+def ranks_of(registry: Registry, config: RunConfig, arguments: TrainArguments) -> Ranks:
+    """The processes of the run: this one alone, unless a launcher started several. UsageError where they do not run the
+    same program with the same config."""
     this = launched()
     if this.size == 1:
         return ALONE
     from core.ranks.joining import join  # of runs on several ranks
+    from core.train.agreement import compare_programs
 
-    return join(registry.ranks, registry.device(config.device), this, config.train.rank_timeout)
+    ranks = join(registry.ranks, registry.device(config.device), this, config.train.rank_timeout)
+    compare_programs(ranks, config, asdict(arguments))
+    return ranks
 
 
 def run_in(folder: Path, ranks: Ranks) -> Run:
@@ -142,13 +146,18 @@ def claimed(run: Run, fresh: bool, out: Path | None, config: RunConfig, ranks: R
     return mine if ranks.leads else run_in(path, ranks)
 
 
-def find_origin(arguments: TrainArguments, run: Run, display: Display) -> Checkpoint | None:
+def find_origin(arguments: TrainArguments, run: Run, display: Display, ranks: Ranks) -> Checkpoint | None:
     """The checkpoint that the run continues; None for a fresh run."""
     if not arguments.resume and arguments.origin is None:
         return None
     from core.train.resume import find_start  # a fresh run needs nothing of it
 
-    return find_start(arguments.origin, arguments.resume, run, display)
+    start = find_start(arguments.origin, arguments.resume, run, display)
+    if ranks.size > 1:
+        from core.train.agreement import compare_start
+
+        compare_start(ranks, start)
+    return start
 
 
 def config_before(start: Checkpoint, model: str) -> Mapping[str, Any] | None:
@@ -175,7 +184,8 @@ def checked_parts(
         from core.plan.figures import check_fit
 
         check_fit(engine.report(plan))
-    estimate = check_estimate(config, engine, plan, micro, start.step if start else 0, arguments.long)
+    done = start.step if start else 0
+    estimate = engine.ranks.decide(lambda: check_estimate(config, engine, plan, micro, done, arguments.long))
     lr = learning_rate(config, registry)
     weights = find_weights(config, registry, engine) if start is None else None
     engine.ranks.states("preparing data", long=True)
@@ -187,6 +197,28 @@ def checked_parts(
     if config.train.sample_every and data.tokenizer:
         engine.session(1).plan(1)  # a model that cannot generate is refused now, not at the first sample
     return Parts(config, registry, engine, plan, data, micro, lr, start, weights), estimate
+
+
+def check_choices(arguments: TrainArguments, parts: Parts, verdicts: Verdicts, display: Display) -> Precheck:
+    """The checks before step 1, done; on several ranks, the variants that rank 0 has chosen."""
+    config, engine = parts.config, parts.engine
+    plugins = [*arguments.plugins, *config.plugins.load]
+    engine.ranks.states("checking variants", long=True)
+    speaks = bool(parts.data.tokenizer)
+    checks = engine.ranks.in_turn(lambda: check_first(config, plugins, engine, verdicts, speaks, display))
+    if engine.ranks.size > 1:
+        from core.train.agreement import take_choices
+
+        take_choices(engine)
+    return checks
+
+
+def same_parts(parts: Parts, record: Mapping[str, Any]) -> None:
+    """Raises UsageError where ranks have other data, tokenizers, variants or sources. record: variants.json."""
+    if parts.engine.ranks.size > 1:
+        from core.train.agreement import compare_parts
+
+        compare_parts(parts, record)
 
 
 def tidy(run: Run, parts: Parts, keep: bool, display: Display) -> Mapping[str, Any] | None:

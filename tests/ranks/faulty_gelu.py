@@ -1,6 +1,7 @@
 """A plugin for tests of runs on several ranks: a gelu that goes wrong on one rank, in its fourth call.
 
-FAULT names what happens there: "raise", "exit", "kill", "stop", "hang", "nan" or "term".
+FAULT names what happens there: "raise", "exit", "kill", "stop", "hang", "nan", "spike", "term" or "launcher",
+a signal to mpiexec.
 """
 
 import os
@@ -33,6 +34,7 @@ FAULTS = {
     "kill": lambda: kill(signal.SIGKILL),
     "stop": lambda: kill(signal.SIGSTOP),
     "term": lambda: kill(signal.SIGTERM),
+    "launcher": lambda: (os.kill(os.getppid(), signal.SIGUSR1), time.sleep(0.5)),
     "hang": lambda: time.sleep(600),
 }
 
@@ -54,6 +56,8 @@ def forward(x, y):
     fault = os.environ.get("FAULT", "")
     if ON == RANK and fault == "nan" and Faulty.calls >= CALL:
         y[0, 0, 0] = np.nan
+    elif ON == RANK and fault == "spike" and Faulty.calls == CALL:
+        y += 1e4
     elif ON == RANK and fault in FAULTS and Faulty.calls == CALL:
         FAULTS[fault]()
 

@@ -9,39 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mpi_runs import ROOT, environment, mpiexec
+from small_run import TEXT, unwatched, write
 
 PLUGIN = Path(__file__).parent / "faulty_gelu.py"
-CONFIG = """
-model = "gpt2_124m"
-[dims]
-V = 257
-C = 16
-H = 2
-L = 1
-S = 16
-T = 16
-B = 1
-[data]
-train = "{text}"
-tokenizer = "bpe"
-vocab_size = 257
-[ops]
-gelu = "faulty"
-[optimizer]
-name = "adamw"
-lr = 1e-3
-[schedule]
-name = "constant"
-warmup = 1
-[train]
-steps = 8
-tokens_per_step = {tokens}
-rank_timeout = 5
-checkpoint_every = 2
-check = false
-log_every = 1
-"""
-TEXT = "a step of the run waits for the slowest rank; "
 
 
 @dataclass(frozen=True)
@@ -59,18 +29,25 @@ class Ended:
 
 
 def config_in(folder: Path, ranks: int = 2) -> Path:
-    """The config of a run on that many ranks, with a text of its own, in a folder."""
-    (folder / "text.txt").write_text(TEXT * 60)
-    config = folder / "run.toml"
-    config.write_text(CONFIG.format(text=folder / "text.txt", tokens=16 * ranks))
-    return config
+    """The config of a run on that many ranks in a folder, with its text."""
+    train = {"steps": 8, "tokens_per_step": 32 * ranks, "rank_timeout": 5, "checkpoint_every": 2, "check": False}
+    data = {"train": str(folder / "text.txt")}
+    write(folder, unwatched(train=train, data=data, ops={"gelu": "faulty"}))
+    return folder / "small.toml"
 
 
-def run_faulty(folder: Path, fault: str, *arguments: str, ranks: int = 2, on: int = 1, **variables: str) -> Ended:
-    """A run into folder/run in which that fault happens on the rank `on`. arguments: more of the command line."""
-    command = [*mpiexec(ranks), sys.executable, "-m", "core", "train", str(config_in(folder, ranks)), "--device", "cpu",
-               "--plugin", str(PLUGIN), "--out", str(folder / "run"), *arguments]  # fmt: skip
-    variables = {**environment(folder), "FAULT": fault, "FAULT_RANK": str(on), **variables}
+def run_faulty(folder: Path, fault: str, *arguments: str, ranks: int = 2, on: int = 1, apart: bool = False) -> Ended:
+    """A run into folder/run in which that fault happens on the rank `on`. arguments: more of the command line. apart:
+    rank 1 has a folder of its own, with another text."""
+    core = [sys.executable, "-m", "core", "train", str(config_in(folder, ranks)), "--device", "cpu", "--plugin",
+            str(PLUGIN), "--out", str(folder / "run"), *arguments]  # fmt: skip
+    command = [*mpiexec(ranks), *core]
+    if apart:
+        (folder / "other").mkdir()
+        (folder / "other" / "text.txt").write_text(TEXT.upper())
+        core += ["--set", "data.train=text.txt"]
+        command = [*mpiexec(1), "--wdir", str(folder), *core, ":", "-n", "1", "--wdir", str(folder / "other"), *core]
+    variables = {**environment(folder), "FAULT": fault, "FAULT_RANK": str(on)}
     return ended(command, variables)
 
 

@@ -7,9 +7,9 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from fake_ranks import Beside
 
 from core.ranks.beats import LAGS, Beat, Heard, Lagging, death, gone, leaves, patience
-from core.ranks.group import Ranks
 from core.train.crash import UNKNOWN, Cause, Replay, packed, shared
 
 LIMIT = 5.0
@@ -94,25 +94,12 @@ def test_a_rank_that_lags_for_several_steps_is_named_once_in_a_while() -> None:
     assert not any(steady.see(step, [1.0, 2.0 if step % 2 else 1.0, 1.0], hosts) for step in range(1, 50))
 
 
-class Heads(Ranks):
-    """Rank 0 of two, beside a rank that gives what the test says."""
-
-    size = 2
-    hosts = ("a", "b")
-
-    def __init__(self, *theirs: bytes) -> None:
-        self.theirs = list(theirs)
-
-    def gather(self, data: bytes) -> list[bytes]:
-        return [data, self.theirs.pop(0)]
-
-
 def test_the_rank_whose_part_has_the_cause_speaks_for_all() -> None:
     ours = Replay(None, [{"tokens": np.zeros((1, 2), np.int32)}], 0.1)  # type: ignore[arg-type]
     theirs = Replay(None, [{"tokens": np.array([[4, 5]], np.int32)}], 0.1, [{"tensor": "y", "nan": 1}])  # type: ignore[arg-type]
     cause = Cause("forward", "node act is the first", node="act")
     answers = [json.dumps(part).encode() for part in (asdict(cause), packed(theirs))]
-    found, replay = shared(Heads(*answers), UNKNOWN, ours)
+    found, replay = shared(Beside(*answers), UNKNOWN, ours)
     assert (found.rank, found.host, found.node) == (1, "b", "act")
     assert found.what == "rank 1 on b: node act is the first"
     assert replay.batches[0]["tokens"].tolist() == [[4, 5]]
@@ -121,6 +108,6 @@ def test_the_rank_whose_part_has_the_cause_speaks_for_all() -> None:
 
 def test_a_cause_that_no_rank_has_is_said_of_all() -> None:
     ours = Replay(None, [], 0.1)  # type: ignore[arg-type]
-    found, replay = shared(Heads(json.dumps(asdict(UNKNOWN)).encode()), UNKNOWN, ours)
+    found, replay = shared(Beside(json.dumps(asdict(UNKNOWN)).encode()), UNKNOWN, ours)
     assert found.what.startswith("on all 2 ranks: ")
     assert replay is ours

@@ -51,10 +51,13 @@ def test_a_first_rank_that_is_stopped_is_noticed_by_the_others(tmp_path: Path) -
     )
 
 
-def test_a_signal_to_one_rank_ends_all_after_the_same_step(tmp_path: Path) -> None:
-    ended = run_faulty(tmp_path, "term")
-    assert ended.code == 143
-    assert "ended by SIGTERM after step 4/8: the checkpoint of step 4 is saved" in ended.out
+@pytest.mark.parametrize(("fault", "name", "code"), [("term", "SIGTERM", 143), ("launcher", "SIGUSR1", 138)])
+def test_a_signal_to_one_rank_or_to_the_launcher_ends_all_after_the_same_step(
+    tmp_path: Path, fault: str, name: str, code: int
+) -> None:
+    ended = run_faulty(tmp_path, fault)
+    assert ended.code == code
+    assert f"ended by {name} after step 4/8: the checkpoint of step 4 is saved" in ended.out
     assert "core:" not in ended.errors
     assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").glob("step_*")) == [
         "step_00000002",
@@ -80,3 +83,22 @@ def test_an_error_that_all_ranks_meet_is_printed_once(tmp_path: Path, setting: s
     assert ended.code == 2
     assert ended.errors.count("core:") == 1
     assert "rank 1 of" not in ended.errors
+
+
+def test_a_spike_on_one_rank_is_skipped_by_all(tmp_path: Path) -> None:
+    detect = [part for setting in ("action=skip", "window=2", "loss_z=5") for part in ("--set", f"detect.{setting}")]
+    ended = run_faulty(tmp_path, "spike", *detect)
+    assert ended.code == 0, ended.errors
+    lines = read_lines(tmp_path / "run" / "metrics.jsonl")
+    assert lines[3]["skipped"]
+    assert not lines[-1].get("skipped")  # and the replicas are alike at the last checkpoint
+
+
+def test_ranks_with_other_data_do_not_train(tmp_path: Path) -> None:
+    ended = run_faulty(tmp_path, "", apart=True)
+    assert ended.code == 2
+    line = ended.line("core: error:")
+    assert "the ranks of a run must agree on the data's train.files" in line
+    assert f"rank 0 on {HOST} has" in line
+    assert f"rank 1 on {HOST} has" in line
+    assert not (tmp_path / "run").exists()
