@@ -148,6 +148,10 @@ class CpuDevice:
         """The commands in the form that replays fastest: as they are."""
         return commands
 
+    def beside(self, parts: Sequence[Sequence[Command]]) -> list[list[Command]]:
+        """Nothing: the cores compute, and a collective waits."""
+        return []
+
     def elapsed(self, groups: Sequence[Sequence[Command]]) -> list[float]:
         """Run groups of commands in order; seconds of each."""
         return [clocked(self, commands) for commands in groups]

@@ -22,6 +22,7 @@ from core.device.loaded import LoadedKernels
 from core.device.packed import Captured, CudaLaunch, LaunchPacker, Split, in_graphs
 from core.device.planned import PlannedDevice, unbacked
 from core.device.recording import KernelDevice
+from core.device.side_stream import SideStream
 from core.device.staging import Staging
 from core.device.watched_wait import WatchedWait
 from core.dtypes import NUMPY
@@ -80,6 +81,7 @@ class CudaDevice(KernelDevice):
         self._stream = call("cuStreamCreate", int(self.driver.api.CUstream_flags.CU_STREAM_NON_BLOCKING))
         self._staging = Staging(self.driver, self._stream)
         self._watched = WatchedWait(self.driver, self._stream)
+        self._side = SideStream(self.driver)
         self.kernels = LoadedKernels(self.driver, self.arch, self.model, self.chip, shared)
         self._packer = LaunchPacker(self.driver, self._stream, self.kernels)
         self._log: deque[Sequence[CudaLaunch]] = deque(maxlen=LOGGED)  # replayed since the last wait
@@ -242,6 +244,16 @@ class CudaDevice(KernelDevice):
     def captured(self, commands: Sequence[CudaLaunch]) -> Sequence[CudaLaunch]:
         """The commands, to be run as one CUDA graph from now on; as several where the host works in between."""
         return in_graphs(commands)
+
+    def beside(self, parts: Sequence[Sequence[CudaLaunch]]) -> list[list[CudaLaunch]]:
+        """For each part, commands that start its libraries' calls on a second stream, and last those that wait for all
+        of them; nothing where a part launches kernels or has the host work."""
+        records = [[command.record for command in part] for part in parts]
+        calls = [[record for record in part if isinstance(record, CallRecord)] for part in records]
+        if not calls or calls != records:
+            return []
+        started = [[CudaLaunch(self._side.start(part))] for part in calls]
+        return [*started, [CudaLaunch(self._side.join(calls[-1][-1]))]]
 
     def run(self, commands: Sequence[CudaLaunch]) -> None:
         """Launch them in order; returns before they have run, unless CORELM_SYNC is set."""

@@ -122,6 +122,11 @@ class Device(Protocol):
         """Commands in the form that replays fastest."""
         ...
 
+    def beside(self, parts: Sequence[Sequence[Any]]) -> list[list[Command]]:
+        """For each part commands that start it beside the commands that follow them, and last those that wait for all
+        parts; [] where parts cannot run so."""
+        ...
+
     def prepare(self, commands: Sequence[Any]) -> Any:
         """Compile what the commands launch. Raises BuildError."""
         ...

@@ -67,6 +67,10 @@ class KernelDevice:
         """The commands in the form that replays fastest: on most devices, as they are."""
         return commands
 
+    def beside(self, parts: Sequence[Sequence[Any]]) -> list[list[Any]]:
+        """Nothing: on most devices nothing runs beside the step."""
+        return []
+
     def elapsed(self, groups: Sequence[Sequence[Any]]) -> list[float]:
         """Run groups of commands in order; seconds of each, by the clock."""
         return [clocked(self, commands) for commands in groups]

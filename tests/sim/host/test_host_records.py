@@ -73,3 +73,56 @@ out([len(planned.records), refused])
 """
     )
     assert kept == 1 and refused[0] == "BuildError" and "between.mine forward" in refused[2]
+
+
+SIDE = """
+CALLBACK = ctypes.CFUNCTYPE(None, ctypes.POINTER(ctypes.c_int))
+seen = []
+callback = CALLBACK(lambda number: seen.append([number[0], stub.stub_launches()]))
+stub.stub_enqueue.argtypes = [ctypes.c_void_p, CALLBACK, ctypes.POINTER(ctypes.c_int), ctypes.c_size_t]
+streams = []
+
+class Called(Variant):
+    op, name, source, library = "called", "mine", (), "a library"
+    def forward(self, t, launch):
+        def prepare(address):
+            def start(stream):
+                streams.append(stream)
+                stub.stub_enqueue(stream, callback, ctypes.byref(ctypes.c_int(t.number)), 4)
+            return start
+        launch.call(prepare, t.x)
+
+def called(number):
+    return device.record(Called(), "forward", Tensors(x=x, number=number), None, None)
+
+device = CudaDevice()
+x = tensor(device, (32,))
+one = lambda: device.record(scale(FOLDER), "forward", Tensors(y=x, x=x), None, None)
+first, second, join = device.beside([called(1), called(2)])
+"""
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [("", [[1, 1], [2, 2]]), ("early", [[1, 1], [2, 2]]), ("late", [[1, 3], [2, 3]])],
+)
+@pytest.mark.parametrize("capture", [True, False])
+def test_calls_beside_the_step_begin_behind_their_start_and_end_before_the_join(host, capture, order, expected):
+    seen, sides, mixed = host(
+        SIDE
+        + f"""
+commands = [*one(), *first, *one(), *second, *one(), *join, *one()]
+commands = device.captured(commands) if {capture} else commands
+device.run(commands)
+device.download(x)
+out([seen, len(set(streams) - {{int(device._stream)}}), len(device.beside([one()]))])
+""",
+        **({"STUB_ORDER": order} if order else {}),
+    )
+    assert seen == (expected if capture else [[1, 1], [2, 2]])
+    assert sides == 1 and mixed == 0, "kernels of our own do not go there"
+
+
+def test_a_capture_that_does_not_join_is_refused_by_the_driver(host):
+    refused = host(SIDE + "out(failing(lambda: device.run(device.captured([*one(), *first, *one()]))))")
+    assert "UNJOINED" in refused[2]
