@@ -231,7 +231,7 @@ def lines_of(report: VariantReport, verbose: bool = False) -> Iterator[str]:
     if report.failures:
         yield from report.describe_failures(details=verbose).splitlines()[1:]
     if report.left_out:
-        yield f"  left out: {report.left_out}"
+        yield f"  not checked: {report.left_out}"
         return
     yield from (f"  left out: {where}: {why}" for where, why in report.skipped.items())
     yield from (f"  note: {note}" for note in [*report.notes, *advice_on(report.gaps, verbose)])

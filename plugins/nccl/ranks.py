@@ -31,6 +31,10 @@ class NcclRanks(Ranks):
         return f"{describe()}, {self.size} ranks on {', '.join(dict.fromkeys(self.hosts))}"
 
     def gather(self, data):
+        with self.waits("gather"):
+            return self.gathered(data)
+
+    def gathered(self, data):
         lengths = [int.from_bytes(part, "little") for part in self.exchange(len(data).to_bytes(LENGTH, "little"))]
         parts = self.exchange(data.ljust(max(lengths), b"\0")) if any(lengths) else [b""] * self.size
         return [part[:length] for part, length in zip(parts, lengths, strict=True)]
