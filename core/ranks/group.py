@@ -83,6 +83,11 @@ class Ranks:
         """Send a few bytes beside all collectives, from any thread, and return at once. An engine without a side
         channel sends nothing: its ranks watch each other by no beats."""
 
+    @property
+    def beats(self) -> bool:
+        """Whether the others receive what `send` sends, so that a silent rank is a dead one."""
+        return type(self).send is not Ranks.send
+
     def received(self) -> list[bytes]:
         """What other ranks have sent to this one since the last call."""
         return []

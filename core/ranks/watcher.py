@@ -91,7 +91,7 @@ class Watcher:
         """A sentence on a rank that is dead, or "". Rank 0 judges all; the others judge a rank 0 that is silent."""
         limit = self.limit + (NEXT if self.group.rank > 1 else 0.0)
         said = gone(heard, self._processes_ended()) if self.group.rank < 2 else ""
-        if not said and (self.group.leads or heard[0].ago > patience(limit)):
+        if not said and self.group.beats and (self.group.leads or heard[0].ago > patience(limit)):
             said = death(heard, self.group.size, limit)
         return said
 

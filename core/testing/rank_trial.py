@@ -1,7 +1,7 @@
 """One rank of the check of a collective op: `mpiexec -n 2 python -m core.testing.rank_trial OP VARIANT DEVICE SEED`.
 
 Every rank draws tensors from (seed, rank); the reference sums and gathers the same ones through the ranks' own group.
-Tensors lie between guard bands; calls are made twice, as a graph where the device has graphs; slices are equal or not,
+Tensors have guard bands; calls are made twice, as a graph where the device has graphs; slices are equal or not,
 inside the flat tensor or apart from it.
 """
 
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from core.device.protocol import Device
 from core.dtypes import itemsize, resolve
 from core.errors import CoreError
 from core.loader import load_registry
@@ -47,7 +48,7 @@ class Slicing:
 class RankTrial:
     """The variant on one rank. contents: of every tensor that this rank gives, by slicing and dtype."""
 
-    def __init__(self, op: Op, variant: Variant, reference: Any, device: Any, ranks: Ranks, seed: int) -> None:
+    def __init__(self, op: Op, variant: Variant, reference: Any, device: Device, ranks: Ranks, seed: int) -> None:
         self.op, self.variant, self.reference = op, variant, reference
         self.device, self.ranks, self.seed = device, ranks, seed
 
@@ -78,8 +79,8 @@ class RankTrial:
         whole = self.op.collective == "sum"
         cuts = [0] * (self.ranks.size + 1) if whole else list(slicing.cuts or self.ranks.cuts(slicing.n))
         mine = slice(cuts[self.ranks.rank], cuts[self.ranks.rank + 1])
-        flat = Guarded(None if host else self.device, drawn, dtype)
-        part = flat.tensor[mine] if slicing.inside else Guarded(flat.device, drawn[mine], dtype).tensor
+        flat = GuardedFlat(None if host else self.device, drawn, dtype)
+        part = flat.tensor[mine] if slicing.inside else GuardedFlat(flat.device, drawn[mine], dtype).tensor
         tensors = {"flat": flat.tensor} | ({} if whole else {"part": part})
         sizes = {"n": slicing.n, "m": mine.stop - mine.start, "cuts": list(slicing.cuts or [])}
         t = Tensors(**tensors, **sizes, ranks=self.ranks, node="check", config={})
@@ -93,10 +94,10 @@ class RankTrial:
         return flat.read(written), flat.overrun()
 
 
-class Guarded:
+class GuardedFlat:
     """A tensor with contents between guard bands: on a device, or an array where `device` is None."""
 
-    def __init__(self, device: Any, contents: Array, dtype: str) -> None:
+    def __init__(self, device: Device | None, contents: Array, dtype: str) -> None:
         self.device, n = device, len(contents)
         held = np.full(n + 2 * GUARD, 7.0, contents.dtype)
         held[GUARD : GUARD + n] = contents

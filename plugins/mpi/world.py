@@ -44,6 +44,10 @@ class MpiRanks(Ranks):
         last.start()
         MPI.COMM_WORLD.Abort(code)
 
+    @property
+    def beats(self):
+        return self.threaded
+
     def send(self, rank, data):
         if not self.threaded:
             return
