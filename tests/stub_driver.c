@@ -108,7 +108,7 @@ enum { STREAM = 0x57124d, EVENT = 0xe4e27, FUNCTION = 0xf2c710, GRAPH = 0x96a94,
 static int busy;                  // whether work is under way that does not end
 EXPORT void stub_busy(int on) { busy = on; }
 static struct stream* capturing;  // the stream that is captured, if one is
-static int alive;                 // executable graphs that nobody has destroyed
+static int alive;                 // executable graphs that are not destroyed
 
 // A call that a capture forbids invalidates it: CUDA Programming Guide, "Prohibited and Unhandled Operations".
 static status prohibited(struct stream* stream, status code) {

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.argument("target", metavar="CONFIG|OP[.VARIANT]")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of CONFIG.")
 @device_option("auto takes the cpu only where there is no NVIDIA device.")
-@click.option("--steps", type=click.IntRange(1), default=10, show_default=True, help="How often each is timed.")
+@click.option("--steps", type=click.IntRange(1), default=10, show_default=True, help="Timings of each.")
 @click.option("--profile", metavar="FILE", help="Of CONFIG: write a micro-step as a trace that Perfetto opens.")
 @click.option(
     "--shape", multiple=True, metavar="NAME=SIZES",
@@ -43,7 +43,7 @@ def command(
     plugin: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Time a training step of CONFIG, on random tokens: tokens/s, utilisation, and each op against its floor.
+    """Time a training step of CONFIG, on random tokens: tokens/s, utilisation, and each op beside its floor.
 
     With an op (`core bench matmul --shape x=256,768 --shape features=3072`): each of its variants that can run here.
     """

@@ -33,7 +33,7 @@ from core.verdicts import Verdicts, chip_of
 @click.option(
     "--device",
     default="",
-    help=f"Where to run: {', '.join(RESIDENT)}, a plugin's; by default the cpu, and the simulator for kernels.",
+    help=f"Device: {', '.join(RESIDENT)}, a plugin's; by default the cpu, and the simulator for kernels.",
 )
 @click.option("--time/--no-time", "timed", default=True, help="Measure the variants that pass.", show_default=True)
 @click.option(
@@ -50,7 +50,7 @@ from core.verdicts import Verdicts, chip_of
     help="Ground truth in place of OP's reference: a cpu variant of an op with the same schema.",
 )
 @click.option("-v", "--verbose", is_flag=True, help="All sub-checks and failures, not only up to the first.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Of the drawn contents.", show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the drawn contents.", show_default=True)
 @branches_option
 @click.option(
     "--shape", multiple=True, metavar="NAME=SIZES",
@@ -83,8 +83,8 @@ def command(
 ) -> None:
     """Check OP's variants against its reference, forward and backward, then time them.
 
-    Exits with 1 when a variant is wrong, naming sub-check, tensor, index, error, example and dtype. Of a variant that
-    is wrong the first failure is shown, which is likely to be the cause of others: -v shows all.
+    Exit code 1 for a wrong variant, with sub-check, tensor, index, error, example and dtype. Only the first failure of
+    a variant is shown, since it often causes the others: -v shows all.
     """
     if shape or config is not None:
         if everything or (config is not None and (target or shape)):

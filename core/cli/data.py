@@ -56,7 +56,7 @@ def prepare(
     """Write text (files, folders, globs, or builtin) as token shards with hashes beside them.
 
     Each file is a document, or holds several: a line of JSON each (--field), or with a --separator between them. A
-    document starts with the end-of-text token; one for another program's tokenizer starts and ends as that has it.
+    document starts with the end-of-text token; another program's tokenizer has its own begin and end.
     """
     from core.data.convert import raw_to_shards, text_to_shards
     from core.data.documents import Reading
@@ -96,7 +96,7 @@ def prepare(
 @plugin_option
 @json_option
 def inspect(sources: tuple[str, ...], plugin: tuple[str, ...], as_json: bool) -> None:
-    """Show what shards and texts hold: tokens, largest id, tokenizer, the first ids."""
+    """Show the contents of shards and texts: tokens, largest id, tokenizer, the first ids."""
     from core.data.data_names import resolve
     from core.data.documents import Reading
     from core.loader import load_registry

@@ -48,8 +48,8 @@ class EvalCommand(BroughtCommand):
 @click.option("--data", multiple=True, metavar="GLOB", help="Shards or text, or builtin; the run's own without this.")
 @click.option("--field", default="", metavar="NAME", help="The field with the text in each line of a .jsonl.")
 @click.option("--separator", default="", metavar="TEXT", help="Separator between the documents of a text file.")
-@click.option("--tokens", type=click.IntRange(1), help="How many tokens of the data, from its begin.")
-@click.option("--examples", type=click.IntRange(1), help="How many examples of an evaluation; all without this.")
+@click.option("--tokens", type=click.IntRange(1), help="Number of tokens of the data, from its begin.")
+@click.option("--examples", type=click.IntRange(1), help="Number of examples of an evaluation; all without this.")
 @device_option("auto takes the cpu only where there is no NVIDIA device.")
 @click.option("--precision", type=click.Choice(["f32", "bf16", "f64"]), help="The run's own, else f32.")
 @plugin_option

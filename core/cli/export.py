@@ -41,7 +41,7 @@ def targets(registry: Registry) -> dict[str, WeightFormat]:
 @json_option
 def command(run: str | None, to: str, out: Path | None, precision: str, plugin: tuple[str, ...], as_json: bool) -> None:
     """Write the model of RUN for another program: Hugging Face's transformers (--to hf), llm.c (--to llmc), llama2.c
-    (--to llama2c, which its run.c reads), or what a plugin brings.
+    (--to llama2c, which its run.c reads), or a program of a plugin's format.
 
     RUN is a run's or checkpoint's folder, a name under runs/, or nothing for the newest run; another program's files
     too, so that one becomes the other.

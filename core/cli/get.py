@@ -17,7 +17,9 @@ EVALUATIONS = "core.evaluations"
 SHARDS = 103  # of FineWeb's sample of 10B tokens, 100M tokens each
 SIZES = {"124m": "gpt2", "355m": "gpt2-medium", "774m": "gpt2-large", "1558m": "gpt2-xl"}  # as their authors named them
 
-out_option = click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to, instead of data/...")
+out_option = click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="The folder, instead of data/..."
+)
 
 
 class Collections(click.Group):
@@ -66,7 +68,7 @@ def command() -> None:
 @out_option
 @json_option
 def fineweb(shards: int, out: Path | None, as_json: bool) -> None:
-    """FineWeb's sample of 10B tokens, in GPT-2's tokens: the validation shard and the first so many to train on."""
+    """FineWeb's sample of 10B tokens, in GPT-2's tokens: the validation shard and the first training shards."""
     names = ["fineweb_val_000000.bin", *(f"fineweb_train_{number:06d}.bin" for number in range(1, shards + 1))]
     run("kjj0/fineweb10B-gpt2", "dataset", names, out or Path("data/fineweb10B"), as_json)
     if not as_json:

@@ -30,7 +30,7 @@ USUAL = "gpt2"  # the tokenizer of files that come without one, where the vocabu
 def command(source: str, out: Path, tokenizer: str | None, plugin: tuple[str, ...], as_json: bool) -> None:
     """Make the checkpoint OUT of SRC: another program's files, such as a Hugging Face folder or an llm.c model file.
 
-    `weights = "OUT"` in a config starts a run from it, `core sample OUT` and `core.load("OUT")` use it as it is.
+    `weights = "OUT"` in a config starts a run from it, `core sample OUT` and `core.load("OUT")` take it directly.
     """
     from core.interop.import_ import import_model
     from core.interop.opened import open_path

@@ -24,7 +24,7 @@ from core.train.display import Display
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Of the drawn contents; a host keeps it secret.",
+    help="Seed of the drawn contents; a host keeps it secret.",
 )
 @click.option(
     "--seconds", type=click.FloatRange(min=0, min_open=True), default=SECONDS, show_default=True,
@@ -42,8 +42,8 @@ def command(
 ) -> None:
     """Judge a CUDA kernel by a problem: a Python file with shapes, launches and a NumPy truth.
 
-    Without KERNEL.cu the submission is the problem's own `kernel_file`. Exits with 1 for a kernel that fails, 3 for a
-    problem that is wrong itself. Nothing but the simulator runs the kernel; the problem's file runs as Python.
+    Without KERNEL.cu the submission is the problem's own `kernel_file`. Exit code 1 for a kernel that fails, 3 for a
+    problem that is wrong itself. Only the simulator runs the kernel; the problem's file runs as Python.
     docs/judge.md is the manual.
     """
     display = Display(sys.stderr)

@@ -37,7 +37,7 @@ def branches_option(function: F) -> F:
         metavar="N",
         callback=put,
         expose_value=False,
-        help=f"Branches of a thread block after which a simulated kernel is called endless.  [default: {LIMIT}]",
+        help=f"Branches of a thread block after which a simulated kernel is reported as endless.  [default: {LIMIT}]",
     )(function)
 
 

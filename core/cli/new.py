@@ -114,7 +114,7 @@ def new_model(name: str, out: Path | None, alone: bool) -> None:
 @click.argument("name")
 @out_option
 @click.option("--from", "source", default="", metavar="VARIANT", help="Copy this one.  [default: the simplest kernels]")
-@click.option("--base", default="", metavar="VARIANT", help="Bring a forward alone; all else stays this variant's.")
+@click.option("--base", default="", metavar="VARIANT", help="Copy the forward alone; the rest stays this variant's.")
 @plugin_option
 def new_variant(op: str, name: str, out: Path | None, source: str, base: str, plugin: tuple[str, ...]) -> None:
     """Write a variant of OP called NAME: a copy of its simplest kernels and launchers, to be changed.

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 
 @click.command("ops")
 @click.argument("op", required=False)
-@click.option("--why", is_flag=True, help="For each variant, at the op's examples: whether it can run, or why not.")
+@click.option(
+    "--why", is_flag=True, help="For each variant: whether it can run at the op's examples, or the reason against it."
+)
 @click.option("--device", metavar="NAME", help="Only variants that run on this device.")
 @plugin_option
 @json_option
 def command(op: str | None, why: bool, device: str | None, plugin: tuple[str, ...], as_json: bool) -> None:
-    """List ops and their variants; with OP, its schema and all that its variants declare."""
+    """List ops and their variants; with OP, its schema and its variants' declarations."""
     registry = load_registry(plugin)
     kinds = [registry.device(device)] if device else list(registry.devices.values())
     devices = tuple(dict.fromkeys(kind.runs for kind in kinds))

@@ -44,7 +44,7 @@ def command(
 
     With NODE (`core plan configs/tiny.toml h.3.fc`): the way from its line in the model's TOML to its op, its
     variant's launchers, and each kernel that they launch, forward and backward: name, file and line, grid, block, the
-    tensors that it reads and writes. Below these, why the other variants were not taken. In place of a node, the
+    tensors that it reads and writes. Below these, the reasons against the other variants. In place of a node, the
     name of the run's optimizer shows the same for its update.
     """
     from core.config import resolve_config

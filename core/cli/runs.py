@@ -61,7 +61,7 @@ def decimal(value: float | None) -> str:
 @click.option("--log", "logarithmic", is_flag=True, help="A logarithmic scale for the value; with --out.")
 @json_option
 def plot(runs: tuple[str, ...], name: str, out: Path | None, logarithmic: bool, as_json: bool) -> None:
-    """Draw a value of RUNs over their steps: into a file, or here. Without a RUN, the newest."""
+    """Draw a value of RUNs over their steps: into a file, or in the terminal. Without a RUN, the newest."""
     from core.errors import did_you_mean
     from core.train.run_names import find_run
     from core.train.runs import CURVES, curve
@@ -141,9 +141,9 @@ def into_file(curves: dict[str, tuple[list[int], list[float]]], name: str, out: 
 @click.argument("b")
 @json_option
 def diff(a: str, b: str, as_json: bool) -> int:
-    """Say where runs A and B part: the first step and value that differ, bit for bit, and what differs in how they ran.
+    """Compare runs A and B: the first step and value that differ, bit for bit, and differences of configs and variants.
 
-    Times are left out. Exit code 1 when they part, 0 when all steps that both have are the same.
+    Times are left out. Exit code 1 for a difference, 0 when all common steps are the same.
     """
     from core.train.run_names import find_run
     from core.train.runs import parting

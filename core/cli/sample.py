@@ -34,7 +34,7 @@ def command(
     runs/, a Hugging Face folder, or nothing for the newest run.
 
     It ends after --tokens tokens, where the model ends its document, or before a --stop text. Several --prompt are
-    continued side by side, and printed one after the other when all are done.
+    continued side by side, and printed in order when all are done.
     """
     from core.generate import Continuation, generate_steps, prompt_ids
 

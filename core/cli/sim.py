@@ -60,14 +60,14 @@ class NumbersMayBeNegative(click.Command):
 @click.option(
     "--strict", is_flag=True, help="Also report races, undefined values, and results that depend on an order."
 )
-@click.option("--count", is_flag=True, help="Count by source line, as core trace does.")
+@click.option("--count", is_flag=True, help="Count by source line, as in core trace.")
 @click.option("--executor", type=click.Choice(EXECUTORS), help="By default native where there is a C compiler.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of random contents.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of random contents.")
 @click.option(
     "--set", "variables", multiple=True, metavar="NAME=ARG", help="Set a __device__ or __constant__ variable."
 )
 @click.option("--get", "wanted", multiple=True, metavar="NAME[:DTYPE]", help="Print a variable afterwards.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Write what changed as NAME.npy.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Write changed arrays as NAME.npy.")
 @click.option(
     "--view", "page", type=click.Path(path_type=Path), metavar="FILE",
     help="Write a page that shows the launch line by line; - prints one warp of it.",
@@ -94,7 +94,7 @@ def command(
       5  2.5                      a number, of the parameter's own size; f32:1, i64:-7 of that type
       null                        a null pointer
 
-    with NAME= in front of an array that is to have a name; NAME or NAME+100 is that array again, or an address in it.
+    NAME= in front of an array names it; NAME or NAME+100 is that array again, or an address in it.
     """
     if out is not None and not out.is_dir():
         raise UsageError(f"--out {out}: no folder", hint=f"mkdir {out}")

@@ -25,7 +25,7 @@ def command() -> None:
 @command.command("fetch")
 @json_option
 def fetch(as_json: bool) -> None:
-    """Bring GPT-2's tokenizer (456 kB) into the cache, unless it is on this machine already."""
+    """Download GPT-2's tokenizer (456 kB) into the cache, unless this machine has it."""
     from core.tokenizers.gpt2 import cached_file, load_gpt2
 
     tokenizer = load_gpt2(again=True)

@@ -46,9 +46,15 @@ LEAST_SOURCE = 24  # characters of a source line that are shown at least
     metavar="NAME=SIZES",
     help="An input's shape (x=64,768) or an attr (features=96); without any, the largest of the op's examples.",
 )
-@click.option("--dtype", type=click.Choice(DTYPES), default="f32", show_default=True, help="Of activations.")
 @click.option(
-    "--direction", type=click.Choice([*DIRECTIONS, "both"]), default="both", show_default=True, help="Which launchers."
+    "--dtype", type=click.Choice(DTYPES), default="f32", show_default=True, help="Element type of activations."
+)
+@click.option(
+    "--direction",
+    type=click.Choice([*DIRECTIONS, "both"]),
+    default="both",
+    show_default=True,
+    help="Launchers to trace.",
 )
 @click.option(
     "--lines/--no-lines", default=True, show_default=True, help="Each kernel's source lines, or only its sum."
@@ -69,12 +75,12 @@ def command(
 
     \b
     INSTR     instructions of warps          SECTORS    32-byte pieces of global memory moved
-    ACTIVE    of 32 lanes, those that ran    COALESCED  sectors needed, of those moved
-    CONFLICTS extra passes over the banks    BYTES      of global memory that threads asked for
+    ACTIVE    share of 32 lanes that ran     COALESCED  share of moved sectors that were needed
+    CONFLICTS extra passes over the banks    BYTES      of global memory that threads accessed
     FLOPS     a fused multiply-add is two    MEMORY     bytes of different sectors touched
     SHARE     of the kernel's INSTR          CONTENDED  extra turns of atomics at one address
 
-    A column that is empty is left out, and so are the last ones where the terminal is narrow; --json has all.
+    Empty columns are left out, and in a narrow terminal the last ones too; --json has all.
     """
     registry = load_registry(plugin)
     pairs = [kernels_of(name, registry) for name in names]

@@ -20,7 +20,7 @@ from core.errors import UsageError
 @click.option("--resume", is_flag=True, help="Continue from the newest valid checkpoint, or start without one.")
 @click.option("--from", "origin", metavar="CHECKPOINT", help="Continue from this checkpoint or run, in a new folder.")
 @click.option("--allow-data-change", is_flag=True, help="Resume although the data has changed; the change is recorded.")
-@click.option("--long", is_flag=True, help="Start a run on the cpu or simulator that is estimated at over an hour.")
+@click.option("--long", is_flag=True, help="Allow a run on the cpu or simulator that is estimated at over an hour.")
 @click.option("--quiet", is_flag=True, help="Print nothing; the whole output is in the run folder's train.log.")
 def command(
     config: str,
@@ -34,11 +34,11 @@ def command(
     long: bool,
     quiet: bool,
 ) -> int:
-    """Train a model as CONFIG says: a path, or the name of a shipped config.
+    """Train a model by CONFIG: a path, or the name of a shipped config.
 
     The run's folder gets the config, metrics.jsonl, train.log, samples.jsonl and checkpoints, and health.jsonl where
-    `train.health_every` is set. Ctrl-C ends after the step and saves; a second one leaves at once. So do SIGTERM and a
-    terminal that is closed.
+    `train.health_every` is set. Ctrl-C ends the run after the step and saves; a second one ends it at once. SIGTERM and
+    a closed terminal do the same.
     """
     from core.ranks.launched import launched
     from core.train.display import Display

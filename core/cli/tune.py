@@ -37,9 +37,9 @@ def command(
 ) -> None:
     """Find the fastest variant and tiles for each op of CONFIG's training step, by size, on this machine.
 
-    Runs that start here take them where their config names none; a run that is resumed keeps what it had. The table of
-    choices says "tuned"; "shipped" is what comes with corelm for the chip's architecture, "auto" the best guess. Other
-    tiles may give other bits.
+    Runs that start here take them where their config names none; a resumed run keeps its choices. In the table of
+    choices they are "tuned"; "shipped" ones come with corelm for the chip's architecture, "auto" ones by priority.
+    Other tiles may give other bits.
     """
     from core.config import resolve_config
     from core.graph import load_model

@@ -27,21 +27,23 @@ DTYPES, DIRECTIONS = ("f32", "bf16"), ("forward", "backward", "both")
 @click.option("--no-open", is_flag=True, help="Only write the page.")
 @click.option("--lens", default="", metavar="NAME", help="One view alone; without --out, as lines in the terminal.")
 @click.option("--node", default="", metavar="NAME", help="The node in front.")
-@click.option("--text", type=click.Path(path_type=Path), metavar="FILE", help="Text to look at, besides the batch.")
+@click.option("--text", type=click.Path(path_type=Path), metavar="FILE", help="Text to show besides the batch.")
 @click.option("--kernel", "kernels", multiple=True, metavar="OP.VARIANT", help="A kernel's launch; no run is needed.")
 @click.option("--shape", multiple=True, metavar="NAME=SIZES", help="Of --kernel: an input's shape or an attr.")
 @click.option("--dtype", type=click.Choice(DTYPES), help="Of --kernel.  [default: the variant's first]")
-@click.option("--direction", type=click.Choice(DIRECTIONS), default="both", help="Of --kernel: which launchers.")
+@click.option("--direction", type=click.Choice(DIRECTIONS), default="both", help="Of --kernel: launchers to run.")
 @click.option(
     "--block", "blocks", type=click.IntRange(0), multiple=True, metavar="N",
     help="Of --kernel: a thread block to tape.  [default: the first and the last]",
 )  # fmt: skip
 @click.option("--warp", type=click.IntRange(0), default=0, metavar="N", help="Of --kernel: the warp in a terminal.")
 @click.option("--no-text", is_flag=True, help="Leave out batches, samples and tokens.")
-@click.option("--device", default="", metavar="NAME", help="Where the step is run again.  [default: as the run]")
-@click.option("--unfused", is_flag=True, help="Run each node by itself: all its tensors, and numbers that are near.")
-@click.option("--yes", is_flag=True, help="Run again what takes more than a minute.")
-@click.option("--measure", is_flag=True, help="Time each node, also where it takes more than seconds.")
+@click.option("--device", default="", metavar="NAME", help="Device of the step's replay.  [default: the run's]")
+@click.option(
+    "--unfused", is_flag=True, help="Run each node by itself: all its tensors, with numbers close to the run's."
+)
+@click.option("--yes", is_flag=True, help="Replay a step that takes more than a minute.")
+@click.option("--measure", is_flag=True, help="Time each node, even if that takes long.")
 @click.option("--more", is_flag=True, help="Leave nothing out for the page's size.")
 @click.option("--plain", is_flag=True, help="Do not compress the page's data.")
 @plugin_option

@@ -1,7 +1,7 @@
-// Statistics of a list of tensors, one pass over each: what [train] health_every records.
+// Statistics of a list of tensors, one pass over each, for [train] health_every.
 //
 // statistics   a row of thread blocks for each tensor, sixteen bytes a load; limited by memory bandwidth. The last
-//              thread block of a tensor sums what its thread blocks left, by their numbers: bits repeat, and do not
+//              thread block of a tensor adds its thread blocks' sums, by their numbers: bits repeat, and do not
 //              follow from the chip
 //
 // Sums are in double, so that a row's own mean and rms are those of the numbers to 1e-12.
@@ -96,7 +96,7 @@ statistics(const Entry* entries, Row* partials, u32* counters, Row* out) {
     row.combine();
     if (threadIdx.x == 0) {
         partials[entry.first + blockIdx.x] = row;
-        __threadfence();  // what this thread block wrote is seen before the count, and the others' after it
+        __threadfence();  // this thread block's sums are visible before its count, and the others' after it
         last = atomicAdd(counters + blockIdx.y, 1) == entry.blocks - 1;
         __threadfence();
     }

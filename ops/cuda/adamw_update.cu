@@ -7,7 +7,7 @@
 // vector_update   four elements a thread, the corrections once a thread block: limited by memory bandwidth, 28 bytes an
 //                 element in float; one launch for all parameters
 
-// 1 - beta^k, in double: in float nothing is left of it where beta is near 1
+// 1 - beta^k, in double: in float it cancels where beta is near 1
 __device__ inline double correction(double beta, int k) {
     double power = 1;
     for (; k > 0; k /= 2, beta *= beta)

@@ -2,7 +2,7 @@
 // alias; where a gradient is added to, or wanted in memory of its own, it is a copy or a sum.
 //
 // naive_forward, naive_pass     one thread an element
-// vector_forward, vector_pass   16 bytes a thread: limited by memory bandwidth, as there is nothing to compute
+// vector_forward, vector_pass   16 bytes a thread: limited by memory bandwidth, with no arithmetic to speak of
 
 constexpr int WIDTH = 16 / sizeof(elem);
 

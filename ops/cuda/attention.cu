@@ -10,7 +10,7 @@
 // naive_ds, naive_dq, naive_dkv          read them back and write as many gradients
 // naive_append, naive_decode             new keys and values into the caches; one thread an element of y over all keys
 // online_forward                         one warp for four queries, one lane a key: softmax is corrected while tiles of
-//                                        keys pass by in shared memory (arXiv:2205.14135), nothing T x T is written;
+//                                        keys stream through shared memory (arXiv:2205.14135), no T x T matrix exists;
 //                                        limited by float units and shared loads, since tensor cores are not used
 // online_dq, online_dkv                  work the probabilities out again, by query, then by key, so that each gradient
 //                                        has one writer and bits repeat
@@ -41,7 +41,7 @@ __device__ inline float dot(const A* a, const B* b, int n) {
 
 // --- naive ---------------------------------------------------------------------------------------------------------
 
-// scores: (B, heads, T, T), -infinity where nothing is seen
+// scores: (B, heads, T, T), -infinity where a key is masked
 extern "C" __global__ void naive_scores(float* scores, const elem* qkv, const int* documents, int B, int T, int heads,
                                         int kv_heads, int D, int causal, int window, float scale, float softcap) {
     int j = blockIdx.y * blockDim.x + threadIdx.x, i = blockIdx.x % T, h = blockIdx.x / T % heads;
@@ -53,7 +53,7 @@ extern "C" __global__ void naive_scores(float* scores, const elem* qkv, const in
     scores[(u64)blockIdx.x * T + j] = seen ? capped(scale * dot(q, k, D), softcap) : -INFINITY;
 }
 
-// p: (B * heads * T, T), scores before, probabilities after; a query that sees nothing has none
+// p: (B * heads * T, T), scores before, probabilities after; a query without a visible key has none
 extern "C" __global__ void naive_softmax(float* p, int rows, int T) {
     u64 row = global_thread();
     if (row >= rows) return;

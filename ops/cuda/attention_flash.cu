@@ -15,7 +15,7 @@
 
 #include "core/mma.cuh"
 
-#ifndef HEAD_DIM  // what the launcher says
+#ifndef HEAD_DIM  // the launcher's settings
 #define HEAD_DIM 64
 #define BLOCKS 2   // of 16 rows: a warp's own
 #define WARPS_I 4  // warps, each with rows of its own
@@ -56,7 +56,7 @@ __device__ inline int across(int e) { return threadIdx.x % 4 * 2 + e % 2; }
 
 // --- tiles ---------------------------------------------------------------------------------------------------------
 
-// COUNT rows of D elements, `stride` apart, under way into shared memory; zeros from row `limit` on and behind D
+// COUNT rows of D elements, `stride` apart, on their way into shared memory; zeros from row `limit` on and behind D
 template <int COUNT>
 __device__ inline void copy_rows(elem* to, const elem* data, u64 stride, int limit) {
     constexpr int CHUNKS = DEPTH / CHUNK;
@@ -267,7 +267,7 @@ __device__ inline void differentiate(Scores& s, Scores& dp, Scaling scaling, con
 
 // --- kernels -------------------------------------------------------------------------------------------------------
 
-// A thread block's ROWS rows of one head: those with most to do come first, neighbours share what comes by in L2
+// A thread block's ROWS rows of one head: those with most work come first, neighbours share tiles in L2
 __device__ inline void my_rows(int& first, int& head, int T, bool last_first) {
     int count = (T + ROWS - 1) / ROWS, at = blockIdx.x % count;
     first = (last_first ? count - 1 - at : at) * ROWS;

@@ -1,5 +1,5 @@
 // Dropout: y = x * scale where an element is kept, 0 where it is dropped, for x (rows, C). An element is kept if its
-// word of Philox4x32-10 is at least `threshold`; backward works the same words out again, and nothing is saved.
+// word of Philox4x32-10 is at least `threshold`; backward computes the same words again, and nothing is saved.
 // key: (seed, node, step, first row), or null outside training, where y = x. Formulas: ../dropout.py, ../philox.py.
 //
 // naive_apply    one thread an element: ten rounds for one word of the four that they give

@@ -1,7 +1,7 @@
 // Norm of the gradient (n), and the verdict on a step: sum of grad^2 in double, then norm, ok, scale and the next step
 // into the control record. Formulas: ../global_norm.py. Sums have a fixed order, so that bits repeat.
 //
-// Each chunk of CHUNK elements has one sum, whoever computes it; in an update over slices, the ranks gather these sums.
+// Each chunk of CHUNK elements has one sum, on any rank; in an update over slices, the ranks gather these sums.
 //
 // naive_sums     one thread block for all chunks: far too few loads at once for the memory
 // blocks_sums    one thread block a chunk, 16 bytes a thread: limited by memory bandwidth

@@ -25,7 +25,7 @@ extern "C" __global__ void naive_forward(elem* y, float* mean, float* rstd, cons
     float sum = 0, rest = 0, squares = 0;
     for (int c = 0; c < C; c++) sum += x[c];
     float m = sum / C;
-    for (int c = 0; c < C; c++) rest += x[c] - m;  // what a long sum far from zero has lost
+    for (int c = 0; c < C; c++) rest += x[c] - m;  // the rounding error of a long sum far from zero
     m += rest / C;
     for (int c = 0; c < C; c++) squares += (x[c] - m) * (x[c] - m);
     float r = 1 / sqrtf(squares / C + eps);

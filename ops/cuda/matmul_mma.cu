@@ -18,7 +18,7 @@
 #include "gelu.cuh"
 #include "core/mma.cuh"
 
-#ifndef TILE_I  // what the launcher says: results of a thread block, how deep a stage is, stages, warps each way
+#ifndef TILE_I  // the launcher's tiles: results of a thread block, how deep a stage is, stages, warps each way
 #define TILE_I 128
 #define TILE_J 128
 #define TILE_K 32
@@ -39,7 +39,7 @@ alignas(128) extern __shared__ elem tiles[];  // the stages; at the end, a few r
 
 // An operand of `side` x `depth` elements, whose depth is summed over; a tile of it is SIDE x TILE_K. DEEP: neighbours
 // in memory follow the depth, a line is a row of the operand; else a line is a column, and the tile is turned when it
-// is loaded from shared memory, so that nothing is ever transposed in global memory.
+// is loaded from shared memory, so that no matrix is ever transposed in global memory.
 template <bool DEEP, int SIDE>
 struct Operand {
     static constexpr int LINES = DEEP ? SIDE : TILE_K, CHUNKS = (DEEP ? TILE_K : SIDE) / CHUNK;  // of a tile
@@ -115,7 +115,7 @@ __device__ inline void multiply(Sums& sums, const Left& left, const Right& right
             left.copy(stage, i, k + step * TILE_K, end);
             right.copy(stage + TILE_I * TILE_K, j, k + step * TILE_K, end);
         }
-        end_group();  // an empty one, too: the count of groups tells the stages apart
+        end_group();  // an empty one, too: the count of groups identifies the stages
     };
     for (int step = 0; step < STAGES - 1; step++) fetch(step);
     for (int step = 0; step < steps; step++) {
@@ -210,7 +210,7 @@ __device__ inline bool collect(Sums& sums, float* partial, u32* counters, bool t
         if (n < RESULTS || totals) slice[n * THREADS] = mine[n];
     __syncthreads();
     if (threadIdx.x == 0) {
-        __threadfence();  // what this thread block wrote is seen before the count, and the others' after it
+        __threadfence();  // this thread block's results are visible before its count, and the others' after it
         last = atomicAdd(counters + blockIdx.x, 1) == gridDim.y - 1;
         __threadfence();
         if (last) counters[blockIdx.x] = 0;

@@ -2,7 +2,7 @@
 // over its rows, dr = dy. Formulas: ops/matmul.py, ops/matmul_add.py.
 //
 // column_sums    one thread a column of dy (M, N), where the weight does not train and no product passes dy
-// add_sums       dbias (N) += what an epilogue left, since that overwrites
+// add_sums       dbias (N) += an epilogue's result, since that overwrites
 // residual       dr = dy, where r's gradient does not share dy's memory; one thread an element
 
 extern "C" __global__ void column_sums(float* dbias, const elem* dy, int M, int N, int add) {

@@ -23,8 +23,10 @@ DEVICES = ("cpu", "sim")
 )
 @click.option("--device", default="cpu", show_default=True, type=click.Choice(DEVICES), help="What to break.")
 @click.option("--sample", metavar="N", type=click.IntRange(min=1), help="N of each launcher.  [default: 20 on sim]")
-@click.option("--whole", is_flag=True, help="All that can be made: hours on sim.  [default on cpu]")
-@click.option("--reviewed", "listed", is_flag=True, help="All of the reviewed list: none of them must be caught.")
+@click.option("--whole", is_flag=True, help="All mutants: hours on sim.  [default on cpu]")
+@click.option(
+    "--reviewed", "listed", is_flag=True, help="All mutants of the reviewed list, none of which must be caught."
+)
 @click.option(
     "--workers", type=click.IntRange(min=1), metavar="N", help="Processes; 1 is this one alone.  [default: one a core]"
 )

@@ -4,7 +4,7 @@ Thread blocks of a kernel with atomics in global memory run in the order of thei
 else changes the memory between the read and the write. */
 #include "floats.h"
 
-/* o: the register for what was there (nobody reads that of a red), the address, the window's slot, the operand; more:
+/* o: the register for the old contents (unread for a red), the address, the window's slot, the operand; more:
 compare-and-swap's other operand. `change`: what will be there, of `old`, the operand b and the other one c. */
 #define ATOM(id, name, width, A, T, SPACE, change, polls)                                                              \
     WHOLE(id, name, width) {                                                                                           \

@@ -1,4 +1,4 @@
-/* Integer instructions beyond arithmetic: bits counted, found, moved and chosen; sums over several words. */
+/* Integer instructions beyond arithmetic: bits counted, searched, moved and selected; sums over several words. */
 #include "machine.h"
 
 /* --- counting and finding -------------------------------------------------------------------------------------------- */

@@ -109,7 +109,7 @@ void prepare(Warp *w) {
 
 /* --- from the beginning to the end ---------------------------------------------------------------------------------- */
 
-/* A warp's end leaves nothing that waits; a fault ends the launch. */
+/* A warp's end leaves no waiting lane; a fault ends the launch. */
 static void begin_warp(const Launch *launch, Block *b, Warp *w) {
     i64 first_thread = (i64)w->number * WARP, left = launch->threads - first_thread;
     u32 entry = (u32)launch->entry;

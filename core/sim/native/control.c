@@ -1,4 +1,4 @@
-/* Branches, exits and barriers: what decides which lanes go on, and where. */
+/* Control flow: branches, exits and barriers. */
 #include "lines.h"
 
 static const Op *exit_full(Warp *w, const Op *op);
@@ -137,7 +137,7 @@ WHOLE(prepared, "prepared", "") { (void)w, (void)op; return NULL; }   /* the end
 
 enum { BAR_TURNS = 20 };   /* branches that a barrier counts as */
 
-/* w->mask comes to barrier `number`, for `wanted` threads (-1: all that have not exited). */
+/* w->mask arrives at barrier `number`, for `wanted` threads (-1: all that have not exited). */
 static const Op *arrive(Warp *w, const Op *op, u32 number, i64 wanted, int wait) {
     Block *b = w->block;
     Barrier *bar = &b->barriers[number % BARRIERS];
@@ -188,7 +188,7 @@ WHOLE(bar_arrive, "bar.arrive barrier.arrive barrier.arrive.aligned", "b32 b32")
     return arrive_each(w, op, REG(u32, 0), REG(u32, 1), 0);
 }
 
-/* bar.red in two records: the threads come with a predicate; what came of it is there when they go on. */
+/* bar.red in two records: the threads arrive with a predicate; its reduction is ready when they continue. */
 WHOLE(bar_red, "bar.red", "b32 p") {
     const u32 *number = REG(u32, 0);
     for (u32 left = w->mask; left; left &= left - 1)
@@ -210,7 +210,7 @@ TAKES(popc, "=b32 b32", yes)
 TAKES(and, "=p b32", yes == all ? ALL : 0)
 TAKES(or, "=p b32", yes ? ALL : 0)
 
-/* A load that looks for what other threads write comes next. */
+/* The next record is a load that polls for other threads' writes. */
 WHOLE(polls, "polls", "") { w->worker->polled++; return op + 1; }
 
 /* --- marks, of kernels whose work is reported ------------------------------------------------------------------------- */

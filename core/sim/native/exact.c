@@ -7,7 +7,7 @@ together. Boldo and Melquiond, "Emulation of FMA and correctly rounded sums: pro
 
 INLINE int bounded(f64 v) { return __builtin_fabs(v) < (f64)INFINITY; }
 
-/* --- what comes in --------------------------------------------------------------------------------------------------- */
+/* --- operands -------------------------------------------------------------------------------------------------------- */
 UNARY(carry_f16, "carry.f16", "=b64 b16", f64, u32, (f64)of_f16(a[l]))
 UNARY(carry_bf16, "carry.bf16", "=b64 b16", f64, u32, (f64)of_bf16(a[l]))
 UNARY(carry_f32, "carry.f32", "=b64 b32", f64, f32, (f64)a[l])
@@ -97,7 +97,7 @@ INLINE f64 signed_as(f64 size, f64 a, f64 b) { return (bits_of_f64(a) ^ bits_of_
 EXTREME(min, <, |)
 EXTREME(max, >, &)
 
-/* --- what is done to a result ---------------------------------------------------------------------------------------- */
+/* --- modifiers of a result ------------------------------------------------------------------------------------------- */
 UNARY(carried_neg, "neg.carried", "=b64 b64", f64, f64, -a[l])
 UNARY(canonical_f64_, "canonical.f64", "=b64 b64", f64, f64, canonical_f64(a[l]))
 UNARY(carried_sat, "sat.carried", "=b64 b64", f64, f64, a[l] > 0 ? (a[l] < 1.0 ? a[l] : 1.0) : 0.0)
@@ -107,10 +107,10 @@ UNARY(carried_rzi, "rzi.carried", "=b64 b64", f64, f64, __builtin_trunc(a[l]))
 UNARY(carried_rmi, "rmi.carried", "=b64 b64", f64, f64, __builtin_floor(a[l]))
 UNARY(carried_rpi, "rpi.carried", "=b64 b64", f64, f64, __builtin_ceil(a[l]))
 
-/* --- what goes out: f32, bf16 and f16 in each rounding --------------------------------------------------------------- */
+/* --- results: f32, bf16 and f16 in each rounding --------------------------------------------------------------- */
 enum { RN, RZ, RM, RP, RNA };
 
-/* The step away from or towards zero that a format's bits take, where the nearest lies on the wrong side. */
+/* The step away from or towards zero that a format's bits take, where the nearest is on the wrong side. */
 INLINE u32 corrected(u32 nearest, f64 wide, f64 exact, int mode, u32 sign, u32 infinity) {
     int over = wide > exact, under = wide < exact, negative = (nearest & sign) != 0;
     int down = over && (mode == RM || (mode == RZ && exact > 0)), up = under && (mode == RP || (mode == RZ && !(exact > 0)));
@@ -168,7 +168,7 @@ TF32(rna, 0x1000)
 TF32(rn, 0xFFF + (a[l] >> 13 & 1))
 TF32(rz, 0)
 
-/* --- to integers: out of range goes to the nearest end; a NaN is what PTX's manual says of cvt ----------------------- */
+/* --- to integers: out of range goes to the nearest end; a NaN as PTX's manual has it for cvt ----------------------- */
 #define OF_NAN(T, low, high, nan_) \
     (a[l] != a[l] ? (T)(nan_) : a[l] < (f64)(low) ? (T)(low) : a[l] >= (f64)(high) ? (T)(high) : (T)a[l])
 #define WHOLE_TO(name, spelled, out, R, T, low, high, nan_)                                                            \

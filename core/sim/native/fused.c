@@ -1,4 +1,4 @@
-/* Sums of products in registers, several instructions at once: what the inner loops of matrix products are made of.
+/* Sums of products in registers, several instructions at once, as in the inner loops of matrix products.
 
 fusing.py makes one record of fma instructions that add to each other (a chain), and of chains that share factors: the
 shared factors stay in the processor's registers, and the sums between are neither stored nor loaded. */
@@ -55,7 +55,7 @@ INLINE void chains(Warp *w, const u32 *list, int n, u32 count, int masked) {
     }
 }
 
-/* o[0]: factors of a chain; o[1]: chains; o[2]: where the list lies. */
+/* o[0]: factors of a chain; o[1]: chains; o[2]: the place of the list. */
 #define CHAINS(n)                                                                                                      \
     static const Op *chains##n##_full(Warp *w, const Op *op) {                                                         \
         do { chains(w, w->launch->lists + op->o[2], n, op->o[1], 0); op++; } while (op->run == chains##n##_full);      \

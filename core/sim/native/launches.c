@@ -126,7 +126,7 @@ static void *work(void *given) {
     return NULL;
 }
 
-/* Threads for what is left, where that is more than the calling thread has at hand. */
+/* Threads for the remaining blocks, where these are more than the calling thread runs at once. */
 static void share(Launch *launch) {
     Pool *pool = launch->pool;
     i64 left = (launch->blocks - launch->next + launch->together - 1) / launch->together;

@@ -92,7 +92,7 @@ typedef struct {
     u32 kind, lane;
     i64 at;               /* the record, by its number */
     i64 block, thread;
-    u64 address, x, y;    /* what the words need besides, by kind */
+    u64 address, x, y;    /* further numbers of the message, by kind */
 } Fault;
 
 enum Kind {               /* faulted.py says them in words, by these numbers */
@@ -114,7 +114,7 @@ typedef struct {
     u32 arrived, open;
     i64 count;            /* -1: all threads that have not exited */
     u32 yes;              /* of a reduction: threads that came with a predicate that holds */
-    u32 last_yes, last_arrived;   /* and what came of it when the barrier was last complete */
+    u32 last_yes, last_arrived;   /* and the results when the barrier was last complete */
 } Barrier;
 
 struct Warp {
@@ -198,7 +198,7 @@ struct Launch {
     i64 grid[3], block[3], blocks, threads, cluster;
     i64 shared_end, dynamic, total_shared, local;
     i64 limit, workers, together, fair;
-    u64 *ran, *lanes;     /* what a marked kernel did, of all workers */
+    u64 *ran, *lanes;     /* the work of a marked kernel, of all workers */
     u32 *looped;
     i64 marks, loops;
     i64 (*print)(u64 format, u64 buffer, const u8 *local, const u8 *shared);   /* arguments, or ~a bad address */
@@ -230,7 +230,7 @@ instruction stay inside. */
     }                                                                                                                  \
     __attribute__((constructor)) static void id##_row(void) { add_row(names, operands, id##_full, id##_some, 1); }
 
-/* One whose function does both forms and says itself what comes next. */
+/* One whose function has both forms and chooses the next record itself. */
 #define WHOLE(id, names, operands)                                                                                     \
     static const Op *id(Warp *w, const Op *op);                                                                        \
     __attribute__((constructor)) static void id##_row(void) { add_row(names, operands, id, id, 0); }                   \
@@ -260,7 +260,7 @@ void turn(Warp *w);                                  /* until it waits, is over 
 int refuel(Warp *w, i64 slice);                      /* whether it has branches left; looks at signals and takes fuel */
 
 /* blocks.c */
-void prepare(Warp *w);                               /* what is the same in all thread blocks */
+void prepare(Warp *w);                               /* the prologue, the same in all thread blocks */
 void begin_block(const Launch *launch, Block *b, i64 number);
 int run_blocks(Worker *t);                           /* 1 at the resident blocks' end, 0 when it is time to look elsewhere */
 i64 now(void);                                       /* nanoseconds */

@@ -1,4 +1,4 @@
-/* Loads and stores: whole warps within what is known at once, any others by places.c. */
+/* Loads and stores: whole warps within a cached region at once, any others by places.c. */
 #include "rows.h"
 
 #define LOAD1(id, names, operands, A, T, R, SPACE)                                                                     \

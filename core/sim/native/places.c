@@ -1,7 +1,7 @@
-/* Where addresses lead. Every access is checked against the buffers that the kernel was given. */
+/* The resolution of addresses. Every access is checked against the buffers that the kernel was given. */
 #include "machine.h"
 
-/* The region of global memory that an access of `width` bytes at `address` lies in; -1 for none. */
+/* The region of global memory that holds an access of `width` bytes at `address`; -1 for none. */
 static i64 region(const Launch *launch, u64 address, u32 width) {
     i64 low = 0, high = launch->regions;
     while (low < high) {
@@ -26,7 +26,7 @@ static u8 *in_shared(Warp *w, const Op *op, u32 lane, u64 x, u32 width) {
     return b->shared + within;
 }
 
-/* Lane by lane, for what is not all in one place. The places are pointers then, behind a base of 0. */
+/* Lane by lane, for accesses to several regions. The places are pointers then, behind a base of 0. */
 static int by_lane(Warp *w, const Op *op, u64 *x, u8 **base, u32 space, u32 slot, u32 width, u32 how) {
     const Launch *launch = w->launch;
     u32 settled[WARP];

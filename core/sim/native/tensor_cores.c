@@ -7,7 +7,7 @@ f32, as in core/sim/instructions/tensor_cores.py. */
 
 enum { M = 16, N = 8, DEEPEST = 32 };
 
-/* Kinds of accumulators, by their numbers in a record's imm: what d is (bits 0-1) and c (2-3); bit 4: satfinite. */
+/* Kinds of accumulators, by their numbers in a record's imm: of d (bits 0-1) and c (2-3); bit 4: satfinite. */
 enum { F32, F16, S32, F64 };
 
 INLINE f64 term_of(u32 bits, u32 kind) {
@@ -255,7 +255,7 @@ COUNTS(shared, SHARED, 32, u32)
 COUNTS(shared, SHARED, 64, u64)
 COUNTS(generic, GENERIC, 64, u64)
 
-/* An 8 x 8 matrix that lies across the warp, transposed. */
+/* An 8 x 8 matrix across the warp, transposed. */
 WHOLE(movmatrix, "movmatrix.sync.aligned.m8n8.trans.b16", "=b32 b32") {
     u16 matrix[8][8];
     u32 *d = REG(u32, 0);

@@ -4,7 +4,7 @@
 // Addresses count from the base that stub_base is given. What it cannot do it refuses, as the library would: an unknown
 // attribute, type or epilogue, sizes that do not fit, a workspace that is too small. STUB_LT_FAIL = "function:status"
 // makes a function fail, STUB_LT_NONE = "1" finds no algorithm. stub_calls, stub_stream: how often cublasLtMatmul was
-// called, and with which stream last; stub_alive: descriptors that nobody has destroyed.
+// called, and with which stream last; stub_alive: descriptors that are not destroyed.
 
 #include <math.h>
 #include <stdint.h>

@@ -4,7 +4,7 @@
 //
 // naive_forward, naive_dx     one thread an element of y: four or two bytes a load
 // vector_forward, vector_dx   16 bytes of each half a thread where rows allow it: limited by memory bandwidth
-// vector_again                vector_dx and, over dy, y once more, for who has not kept it: a write, and nothing to read
+// vector_again                vector_dx and, over dy, y once more where it was not saved: one write and no read
 
 #include "core/width.cuh"
 

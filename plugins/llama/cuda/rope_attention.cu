@@ -2,7 +2,7 @@
 //
 // decode   one thread block a sequence and head of keys: turns and appends its keys, appends its values, and has each
 //          of its queries, turned, look at all entries up to its own: one launch where rope, append and attention are
-//          three, and nothing of qkv's size is written. A warp takes 32 keys at a time, one a lane, under a softmax of
+//          three, and no tensor of qkv's size is written. A warp takes 32 keys at a time, one a lane, under a softmax of
 //          its own; the warps' are put together at the end. Limited by how fast one thread block reads its cache.
 
 #include "angle.cuh"

@@ -2,12 +2,12 @@
 // y (M, N); `takers` rows of y take one row of x. Formulas: ../expert_matmul.py. Products are summed in float.
 //
 // naive_forward, naive_dx,   one thread an element of the result, each with two loads for a multiply-add; for the
-// naive_dweight              gradient of an expert's weight, all rows are asked whose they are
+// naive_dweight              gradient of an expert's weight, with a test of every row
 // group_rows                 one thread block an expert: its rows in their order, one behind the other in `order`
 // grouped_forward,           64 x 64 results of one expert a thread block, its rows gathered into tiles in shared
 // grouped_dx,                memory: a row is loaded once for 64 uses; limited by the float units, since tensor cores
 // grouped_dweight            are not used
-// grouped_fold               adds up what the takers of a row of x have for its gradient
+// grouped_fold               adds the gradients of all takers of a row of x
 
 #include "core/product.cuh"
 

@@ -1,7 +1,7 @@
 // The k largest of a row of N logits, the largest first, and the softmax over them. Formulas: ../route.py.
 //
 // naive_forward, naive_dx   one thread a row: N and k are so small that a row is a few loads, and all of it is as
-//                           nothing beside the experts' matrices
+//                           little beside the experts' matrices
 
 // share, expert: (rows, k); logits: (rows, N)
 extern "C" __global__ void naive_forward(elem* share, int* expert, const elem* logits, int rows, int N, int k) {

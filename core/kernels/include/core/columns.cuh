@@ -3,7 +3,7 @@
 // block, enough of them to fill a GPU, and add_slices adds the slices up. Their grids: core.kernels.columns.
 
 // partials: (slices, N, columns), N sums of each column; block (32, 8): 32 columns, every 8th row of a slice.
-// term(sums, row, c) adds to float sums[N] what a row has for column c.
+// term(sums, row, c) adds a row's terms for column c to float sums[N].
 template <int N, class Term>
 __device__ inline void slice_sums(float* partials, int rows, int columns, int slice, Term term) {
     __shared__ float parts[N][8][32];

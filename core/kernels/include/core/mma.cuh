@@ -5,7 +5,7 @@
 // Where `elem` is float, the operands of a product are TF32: floats whose mantissa is rounded to 10 bits on their way
 // from shared memory. Sums are float in both.
 
-constexpr int CHUNK = 16 / sizeof(elem);  // elements in 16 bytes: what one copy moves
+constexpr int CHUNK = 16 / sizeof(elem);  // elements in 16 bytes, the size of one copy
 constexpr int MMA_K = 2 * CHUNK;          // how deep the operands of one mma are
 
 __device__ inline u32 in_shared(const void* p) { return (u32)__cvta_generic_to_shared(p); }
