@@ -14,6 +14,7 @@ import view_pages
 from core.cli import run
 from core.lens import Lens
 from core.measure.bench import Launched
+from core.plan.step_tensors import nbytes_of
 from core.verdicts import Verdict
 from core.view.lenses import time as time_lens
 from core.view.lenses.memory import MemoryLens
@@ -64,7 +65,7 @@ def test_time_has_every_entry_of_the_micro_step_and_no_floor_on_the_cpu(
     subject: Subject, collected: dict[str, dict[str, Any]]
 ) -> None:
     data = collected["time"]
-    planned = [(s.kind, s.node.name if s.node else "", s.nbytes) for s in subject.plan.steps]
+    planned = [(s.kind, s.node.name if s.node else "", nbytes_of(s)) for s in subject.plan.steps]
     assert [(r["kind"] or r["op"], r["node"], r["bytes"]) for r in data["rows"]][:-1] == planned
     assert not data["why_not_timed"] and all(r["seconds"] > 0 and r["floor"] is None for r in data["rows"])
     assert not data["known"] and sum(g["count"] for g in data["groups"]) == len(data["rows"])
