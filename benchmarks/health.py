@@ -22,6 +22,7 @@ from core.engine import Engine, Settings  # noqa: E402
 from core.graph import load_model  # noqa: E402
 from core.loader import load_registry  # noqa: E402
 from core.plan.health_rows import health_bytes, health_rows, written  # noqa: E402
+from core.plan.step_tensors import nbytes_of  # noqa: E402
 
 
 def engine_of(given):
@@ -44,7 +45,8 @@ def sizes(engine):
     rows = health_rows(plan, layout)
     memory = health_bytes(plan, layout, engine.device, 1)
     print(f"{len(rows)} rows, {len(tensors)} of them of the plan's tensors")
-    print(f"reads {of_plan / 1e6:,.0f} MB of tensors, {100 * of_plan / plan.traffic:.0f}% of the micro-step's traffic,")
+    share = 100 * of_plan / sum(map(nbytes_of, plan.steps))
+    print(f"reads {of_plan / 1e6:,.0f} MB of tensors, {share:.0f}% of the micro-step's traffic,")
     print(f"and {of_parameters / 1e6:,.0f} MB of gradients, parameters and updates, once a step")
     print(f"takes {memory / 1e6:.1f} MB, {64 * len(rows) / 1e3:.0f} KB of it for each step in the ring")
 
