@@ -213,6 +213,8 @@ def compile_cubin(kernel: Kernel, arch: str = "sm_90a") -> Compiled:
 def compile_all(jobs: Iterable[tuple[Kernel, str]], workers: int = 0) -> list[Compiled]:
     """Compile many at once; the results in order. A job is (kernel, "sm_..." or "compute_...")."""
     todo = list(jobs)
+    if not todo:
+        return []
     units = [_unit(kernel, arch) for kernel, arch in todo]
     first = {unit.key: index for index, unit in reversed(list(enumerate(units)))}
     with ThreadPoolExecutor(workers or cores(), thread_name_prefix="core-nvrtc") as pool:

@@ -14,8 +14,8 @@ from core.sim.counting import WARP
 from core.sim.machine.lanes import Lanes
 from core.sim.machine.resident_blocks import ResidentBlocks
 from core.sim.machine.warps import shuffled_from
+from core.sim.ptx.block import Block
 from core.sim.ptx.effects import elements
-from core.sim.ptx.program import Block
 from core.sim.ptx.register_types import Array
 from core.sim.ptx.syntax import Immediate, Instruction, Operand, Pair, Register
 

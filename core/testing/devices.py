@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -26,11 +27,13 @@ from core.kernels.tensors import DeviceTensor, decode, encode
 from core.op import Tensors, Variant, make_tensors
 from core.registry import Registry
 from core.sim.faults import KernelError
+from core.sim.launching.launch_report import Report
 from core.sim.machine.address_space import Memory
 from core.sim.native.choice import natively
 from core.testing.compare import Array
 from core.testing.coverage import Coverage
 from core.testing.runner import GUARD, POISON, Call, Outcome, best
+from core.testing.strict_choice import StrictChoice
 
 if TYPE_CHECKING:
     from core.device.protocol import Device
@@ -171,10 +174,11 @@ def _left(counters: Array) -> list[str]:
 class SimRunner(DeviceRunner):
     """The simulator in the op check: every tensor its own region, so that bounds are exact.
 
-    Each way of launching a kernel (sizes, numbers, shapes, types and absence of its tensors) runs once in strict
-    mode, which tries every order that can show; a repetition with other contents runs in fast mode. The same call has
-    the same outcome, so it is made once: one with another `order` is not the same. A kernel that was found to be
-    endless is not waited for again.
+    Everything runs in fast mode, natively where that is possible. A way of launching a kernel (sizes, numbers, shapes,
+    types and absence of its tensors) whose first launch has something new to show (strict_choice.py) runs again from
+    the same memory in strict mode, which tries every order that can show; the bits must agree. The same call has the
+    same outcome, so it is made once: one with another `order` is not the same. A kernel that was found to be endless
+    is not waited for again.
     """
 
     orders: Mapping[int, str] = {1: "in fast mode"}
@@ -194,7 +198,7 @@ class SimRunner(DeviceRunner):
         self.seen: set[tuple[Any, ...]] = set()
         self.held: dict[tuple[Any, ...], Outcome] = {}
         self.endless: dict[Kernel, KernelError] = {}
-        self.coverage = Coverage()
+        self.coverage, self.choice = Coverage(), StrictChoice()
 
     @cached_property
     def target(self) -> Any:
@@ -223,20 +227,87 @@ class SimRunner(DeviceRunner):
         self.target.prepare(commands)
         for record in commands:
             way = way_of(record)
-            self.target.strict = self.strict and not self.fast and way not in self.seen
-            self.target.executor = "interpreter" if self.target.strict else None
-            self.seen.add(way)
-            self._run(record)
+            if self.strict and not self.fast and way not in self.seen:
+                self.seen.add(way)
+                self._watched(record)
+            else:
+                self._run(record)
 
-    def _run(self, record: LaunchRecord) -> None:
+    def _watched(self, record: LaunchRecord) -> None:
+        """Run a launch, and in strict mode too where that may show something: its error is the more telling one."""
+        before, raised = Snapshot(self.target.space), None
+        integers = {
+            i: self.target.download(a)
+            for i, a in enumerate(record.args)
+            if isinstance(a, DeviceTensor) and a.dtype in ("i32", "u32", "u8")
+        }
+        reports: list[Report] = []
+        try:
+            with self._reporting(reports):
+                self._run(record)
+        except KernelError as error:
+            if error.kind == "endless":
+                raise
+            raised = error
+        if raised is None and not self.choice.is_new(record, reports[0], integers):
+            return
+        after = Snapshot(self.target.space)
+        before.restore()
+        self._run(record, strict=True)
+        if raised is not None:
+            raise raised
+        after.hold(self.target.space, record)
+
+    @contextmanager
+    def _reporting(self, reports: list[Report]) -> Iterator[None]:
+        """Have launches report into a list besides."""
+        usual = self.target.on_report
+
+        def saw(record: LaunchRecord, report: Report) -> None:
+            reports.append(report)
+            if usual is not None:
+                usual(record, report)
+
+        self.target.on_report = saw
+        try:
+            yield
+        finally:
+            self.target.on_report = usual
+
+    def _run(self, record: LaunchRecord, strict: bool = False) -> None:
         if record.kernel in self.endless:
             raise self.endless[record.kernel]
+        self.target.strict, self.target.executor = strict, "interpreter" if strict else None
         try:
             self.target.run([record])
         except KernelError as error:
             if error.kind == "endless":
                 self.endless[record.kernel] = error
             raise
+
+
+class Snapshot:
+    """The contents of simulated memory at a time."""
+
+    def __init__(self, space: Memory) -> None:
+        self.space, self.bytes = space, space.bytes[: space.top].copy()
+        self.heap = list(space.heap.blocks) if space.heap is not None else None
+
+    def restore(self) -> None:
+        self.space.bytes[: len(self.bytes)] = self.bytes
+        if self.space.heap is not None and self.heap is not None:
+            self.space.heap.restore(self.heap)
+
+    def hold(self, space: Memory, record: LaunchRecord) -> None:
+        """Raise where memory has other contents now: the launch has run twice, in two orders."""
+        different = np.flatnonzero(space.bytes[: len(self.bytes)] != self.bytes)
+        if different.size:
+            raise KernelError(
+                f"{record.where}: {different.size} bytes differ between a run in fast mode and one in strict mode, the "
+                f"first in {space.element(int(different[0]))}",
+                kind="order",
+                hint="one writer for each address, and turns in a fixed order, such as that of the blocks' numbers",
+            )
 
 
 def name_tensors(space: Memory, placed: Mapping[str, Placed]) -> None:

@@ -30,6 +30,7 @@ from core.testing.devices import DeviceRunner, SimRunner
 from core.testing.log import Log, StopChecks
 from core.testing.processes import processes, registry_of
 from core.testing.runner import Call, Outcome
+from core.testing.strict_choice import StrictChoice
 from core.testing.trial import Trial
 from core.testing.trials import trials_of
 from core.threads import cores
@@ -168,6 +169,7 @@ class KernelSwap:
     def _failed(self, method: str, strict: bool) -> str:
         self.runner.strict = strict
         self.runner.seen.clear()
+        self.runner.choice = StrictChoice()
         for name, check, trial in self._order(method, strict):
             log = Log(stop=True, case=trial.case.label, dtype=trial.dtype)
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
 import numpy as np
@@ -13,14 +14,16 @@ from core.sim.instructions.floats import fma_run, independent, is_plain_fma
 from core.sim.instructions.opcodes import OpcodeTable
 from core.sim.instructions.operands import Step
 from core.sim.instructions.wgmma_guards import guarded
+from core.sim.ptx.block import Block, End
 from core.sim.ptx.effects import wgmma_registers
-from core.sim.ptx.program import Block, End, Program
+from core.sim.ptx.program import Program
 from core.sim.ptx.syntax import Instruction
 from core.sim.resident import Group
 
 
 def bind(program: Program, table: OpcodeTable) -> Program:
-    """Cut the instructions into blocks at branches, at their targets and at instructions that may suspend a thread."""
+    """Cut the instructions into blocks at branches, at their targets and at instructions that may suspend a thread. The
+    functions of a block are built when it first runs."""
     code, special = program.instructions, wgmma_registers(program)
     starts = {0, len(code)} | set(program.labels.values())
     for pc, instruction in enumerate(code):
@@ -28,17 +31,30 @@ def bind(program: Program, table: OpcodeTable) -> Program:
             starts.add(pc + 1)
     ordered = sorted(starts)
     for start, stop in zip(ordered, ordered[1:], strict=False):
-        last = code[stop - 1]
-        ends = table.is_control(last)
-        body = code[start : stop - 1] if ends else code[start:stop]
-        steps, covers = _steps(program, table, body, special)
-        end = _end(program, table, last, stop - 1) if ends else fall_through(stop)
-        program.blocks[start] = Block(start, stop, steps, end, covers)
+        program.blocks[start] = Block(start, stop, partial(_built, program, table, start, stop, special))
     # Falling off the end is an exit.
     exiting = Instruction("exit", (), None, False, code[-1].location, "exit", ("exit",)) if code else None
     if exiting:
-        program.blocks[len(code)] = Block(len(code), len(code), [], table.end(program, exiting, len(code)))
+        end = table.end(program, exiting, len(code))
+        program.blocks[len(code)] = Block(len(code), len(code), lambda: ([], [], end))
     return program
+
+
+def missing(program: Program) -> list[PtxError]:
+    """All that the simulator does not have of a bound kernel, where it is never reached too."""
+    for block in program.blocks.values():
+        _ = block.built
+    return program.missing
+
+
+def _built(
+    program: Program, table: OpcodeTable, start: int, stop: int, special: set[int]
+) -> tuple[list[Step], list[int], End]:
+    """A block's functions, how many instructions each is, and its end."""
+    code, last = program.instructions, program.instructions[stop - 1]
+    ends = table.is_control(last)
+    steps, covers = _steps(program, table, code[start : stop - 1] if ends else code[start:stop], special)
+    return steps, covers, _end(program, table, last, stop - 1) if ends else fall_through(stop)
 
 
 def _steps(

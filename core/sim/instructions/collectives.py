@@ -12,7 +12,8 @@ from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Read, Step, Write, bits_reader, need, writer
 from core.sim.machine.geometry import WARP
 from core.sim.machine.warps import EVERYBODY, U32, Meeting, named, shuffled_from, warp_words
-from core.sim.ptx.program import GONE, End, Program
+from core.sim.ptx.block import End
+from core.sim.ptx.program import GONE, Program
 from core.sim.ptx.register_types import BOOL, SIGNED, UNSIGNED, Array
 from core.sim.ptx.syntax import Instruction, Operand, Pair
 from core.sim.resident import Group

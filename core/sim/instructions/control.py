@@ -12,7 +12,8 @@ import numpy as np
 
 from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Read, bits_reader, need
-from core.sim.ptx.program import EXIT, GONE, End, Program
+from core.sim.ptx.block import End
+from core.sim.ptx.program import EXIT, GONE, Program
 from core.sim.ptx.register_types import BOOL, UNSIGNED, Array
 from core.sim.ptx.syntax import Instruction, Symbol
 from core.sim.resident import Group

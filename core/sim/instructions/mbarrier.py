@@ -9,7 +9,8 @@ from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Step, address_reader, bits_reader, need, writer
 from core.sim.machine.waiting import ClusterBarrier, MBarrier, Waiting
 from core.sim.ptx import state_spaces as spaces
-from core.sim.ptx.program import GONE, End, Program
+from core.sim.ptx.block import End
+from core.sim.ptx.program import GONE, Program
 from core.sim.ptx.register_types import UNSIGNED, Array
 from core.sim.ptx.syntax import Immediate, Instruction, Register
 from core.sim.resident import Group

@@ -21,7 +21,8 @@ from typing import Generic, TypeVar
 from core.errors import did_you_mean
 from core.sim.faults import PtxError
 from core.sim.instructions.operands import Step
-from core.sim.ptx.program import End, Program
+from core.sim.ptx.block import End
+from core.sim.ptx.program import Program
 from core.sim.ptx.syntax import Instruction
 
 Builder = Callable[[Program, Instruction], Step]

@@ -18,8 +18,9 @@ from core.sim.tape import Tape
 class Report:
     """The report of one launch. instructions: of the groups that ran in lockstep; lanes: threads that ran them, summed.
 
-    program: the kernel. reached: blocks of instructions that ran, by their first instruction. looped: branch back to an
-    earlier instruction -> the most times that it was taken in a batch of thread blocks.
+    program: the kernel. visits: first instruction of a block of instructions -> how often a group (natively a warp) ran
+    it, and lanes, summed. looped: branch back to an earlier instruction -> the most times that it was taken in a batch
+    of thread blocks.
     counts, tape: where they were requested. findings: of strict mode, warnings all.
     """
 
@@ -29,7 +30,7 @@ class Report:
     instructions: int = 0
     lanes: int = 0
     linked: Callable[[], Program] | None = None
-    reached: frozenset[int] = frozenset()
+    visits: dict[int, tuple[int, int]] = field(default_factory=dict)
     looped: dict[int, int] = field(default_factory=dict)
     counts: Counted | None = None
     tape: Tape | None = None
@@ -39,6 +40,11 @@ class Report:
     def program(self) -> Program | None:
         """The kernel that ran, linked at the first request."""
         return self.linked() if self.linked is not None else None
+
+    @property
+    def reached(self) -> frozenset[int]:
+        """The blocks of instructions that ran, by their first instruction."""
+        return frozenset(self.visits)
 
 
 def native_report(kernel: Linked, shape: Shape, work: WorkDone | None) -> Report:
@@ -50,7 +56,8 @@ def native_report(kernel: Linked, shape: Shape, work: WorkDone | None) -> Report
         block = kernel.program().blocks[start]
         report.instructions += ran * (block.stop - block.start)
         report.lanes += lanes * (block.stop - block.start)
-        report.reached |= {start} if ran else set()
+        if ran:
+            report.visits[start] = ran, lanes
     report.looped = {pc: n for pc, n in zip(kernel.code.loops, work.looped.tolist(), strict=True) if n}
     return report
 
@@ -63,7 +70,8 @@ def summarise(program: Program, shape: Shape, batches: Iterable[Batch]) -> Repor
             length = block.stop - block.start
             report.instructions += times * length
             report.lanes += batch.lanes_run[start] * length
-        report.reached |= batch.executed.keys()
+            ran, lanes = report.visits.get(start, (0, 0))
+            report.visits[start] = ran + times, lanes + batch.lanes_run[start]
         for branch, times in batch.looped.items():
             report.looped[branch] = max(times, report.looped.get(branch, 0))
     report.linked = lambda: program

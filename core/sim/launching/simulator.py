@@ -14,7 +14,7 @@ import numpy as np
 from core.errors import BuildError, UsageError
 from core.sim.counting import counted
 from core.sim.faults import Finding, KernelError
-from core.sim.instructions.binding import bind
+from core.sim.instructions.binding import bind, missing
 from core.sim.instructions.table import TABLE
 from core.sim.launching.launch_report import Report, native_report, summarise
 from core.sim.launching.limits import check_limits
@@ -136,8 +136,8 @@ class Simulator:
                 here = machine()
                 facts, code = self._translated(kernel, here, reach)
                 native: Linked | Lack = linked(here, facts, code, self.globals_at, lambda: self.program(kernel))
-            except Missing as missing:
-                native = Lack(f"kernel {kernel}", f"the machine does not have {missing.message}")
+            except Missing as error:
+                native = Lack(f"kernel {kernel}", f"the machine does not have {error.message}")
             except BuildError as error:
                 native = Lack("kernels", error.message)
             self.natives[kernel, reach] = native
@@ -149,8 +149,8 @@ class Simulator:
         if (stored := known_code(self.ptx, kernel, key)) is not None:
             return stored
         program = self.program(kernel)
-        if program.missing:
-            message = program.missing[0].message
+        if lacking := missing(program):
+            message = lacking[0].message
             raise Missing(quoted[0] if (quoted := re.search("`.*?`", message)) else message)
         facts, code = facts_of(program), translate(program, here, TABLE, FORMS, reach)
         keep_outline(self.ptx, self.outline)

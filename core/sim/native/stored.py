@@ -64,7 +64,7 @@ class PtxOutline:
 
 def outline_of(module: Module) -> PtxOutline:
     return PtxOutline(
-        tuple(f.name for f in module.functions.values() if f.entry),
+        tuple(module.kernels),
         tuple(v for v in module.variables.values() if v.space != "shared"),
     )
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 from core.sim.faults import PtxError
 from core.sim.ptx.register_types import TYPES, Type
@@ -64,7 +66,8 @@ def parse(text: str) -> Module:
     target = re.search(r"^\s*\.target\s+(\w+)", text, re.M)
     if not target:
         raise PtxError("this is not PTX: it has no .target line")
-    module = Module(target[1], {}, {})
+    functions = _Functions()
+    module = Module(target[1], functions, {})
     end = 0
     for head in _HEAD.finditer(text):
         if head.start() < end:
@@ -75,10 +78,32 @@ def parse(text: str) -> Module:
             end = opening + 1
             continue
         end = _closing(text, opening)
-        function = _function(head, text[head.end() : opening], text[opening + 1 : end - 1], files)
-        module.functions[function.name] = function
+        functions.unread[head[3]] = partial(
+            _function, head, text[head.end() : opening], text[opening + 1 : end - 1], files
+        )
+        if head[1] == "entry":
+            module.kernels.append(head[3])
     _globals(text[end:], module)
     return module
+
+
+class _Functions(Mapping[str, PtxFunction]):
+    """A module's functions by name, each read at its first use: of a file with many kernels a launch takes one."""
+
+    def __init__(self) -> None:
+        self.unread: dict[str, Callable[[], PtxFunction]] = {}
+        self.known: dict[str, PtxFunction] = {}
+
+    def __getitem__(self, name: str) -> PtxFunction:
+        if name not in self.known:
+            self.known[name] = self.unread[name]()
+        return self.known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.unread)
+
+    def __len__(self) -> int:
+        return len(self.unread)
 
 
 def _next(text: str, start: int) -> int:

@@ -20,6 +20,7 @@ import numpy as np
 
 from core.sim.faults import PtxError
 from core.sim.ptx import state_spaces as spaces
+from core.sim.ptx.block import Block
 from core.sim.ptx.register_types import TYPES, Array, Type
 from core.sim.ptx.symbols import head
 from core.sim.ptx.syntax import (  # fmt: skip
@@ -40,8 +41,6 @@ from core.sim.ptx.syntax import (  # fmt: skip
 )
 
 T = TypeVar("T")
-Step = Callable[[Any], None]  # runs an instruction for a group of threads (core.sim.resident.Group)
-End = Callable[[Any], int]  # runs a block's last instruction; the next program counter, or GONE
 GONE = -1  # the lanes went on elsewhere, wait, or have exited
 EXIT = -2  # in place of a program counter: where lanes that exit go
 CARRY = "%carry"
@@ -51,17 +50,6 @@ EXTERNAL = ("__assertfail", "vprintf", "malloc", "free")  # what CUDA brings, an
 CALL_NOWHERE = ("call", "nowhere")  # a call through a pointer to none of them
 FUNCTIONS = 1 << 60  # addresses of functions, far from all memory
 MAX_INLINED = 200_000  # instructions; a call tree larger than this is a mistake
-
-
-@dataclass
-class Block:
-    """Instructions that always run together; `end` decides what comes next."""
-
-    start: int
-    stop: int
-    steps: list[Step]
-    end: End
-    covers: list[int] = field(default_factory=list)  # how many instructions each step is
 
 
 @dataclass(eq=False)
@@ -80,6 +68,7 @@ class Program:
     tables: dict[str, tuple[str, ...]] = field(default_factory=dict)
     parameters: list[tuple[PtxVariable, int]] = field(default_factory=list)  # with offsets in the parameter buffer
     shared_size: int = spaces.SHARED_START  # where dynamic shared memory begins
+    shared_align: int = 1  # the largest alignment of a shared variable
     shared_used: int = spaces.SHARED_START  # end of the last static variable
     zones: int = 0  # bytes between shared variables and behind them that only the simulator has
     static_shared: int = 0  # bytes of static shared memory
@@ -158,8 +147,7 @@ def link(module: Module, name: str, globals_at: dict[str, int], parted: bool = F
     """
     entry = module.functions.get(name)
     if entry is None or not entry.entry:
-        names = [f.name for f in module.functions.values() if f.entry]
-        raise PtxError(f"there is no kernel {name}; the source has {', '.join(names) or 'none'}")
+        raise PtxError(f"there is no kernel {name}; the source has {', '.join(module.kernels) or 'none'}")
     program = Program(name, module, entry)
     program.places |= {name: ("function", function_address(name)) for name in module.functions}
     program.places |= {symbol: ("global", address) for symbol, address in globals_at.items()}
@@ -188,6 +176,7 @@ def _place(program: Program, variable: PtxVariable, name: str) -> None:
     """Give a shared or local variable its address."""
     program.sizes[name] = variable.size
     if variable.space == "shared":
+        program.shared_align = max(program.shared_align, variable.align)
         program.shared_size = -(-program.shared_size // variable.align) * variable.align
         program.places[name] = ("shared", program.shared_size)
         program.shared_size += variable.size
@@ -214,6 +203,7 @@ def _place_shared(program: Program) -> None:
     program.shared_size = _up(program.shared_size, EXTERN_ALIGN)
     for variable in variables:
         if not variable.size:
+            program.shared_align = max(program.shared_align, variable.align)
             program.shared_size = _up(program.shared_size, max(EXTERN_ALIGN, variable.align))
             program.places[variable.name] = ("shared", program.shared_size)
 
@@ -223,7 +213,7 @@ def _part_shared(program: Program) -> None:
     from one into the next. Zones keep alignment and banks, and count in no size but `zones`."""
     placed = sorted((at, name) for name, (space, at) in program.places.items() if space == "shared")
     static = [name for _, name in placed if program.sizes.get(name)]
-    zone = max([ZONE, *(v.align for v in _shared_variables(program))])
+    zone = max(ZONE, program.shared_align)
     for number, name in enumerate(static):
         program.places[name] = ("shared", program.places[name][1] + number * zone)
     for name in (name for _, name in placed if name not in static):
@@ -231,11 +221,6 @@ def _part_shared(program: Program) -> None:
     program.zones = len(static) * zone
     program.shared_used += max(0, len(static) - 1) * zone
     program.shared_size += program.zones
-
-
-def _shared_variables(program: Program) -> Iterator[PtxVariable]:
-    for variables in (program.module.variables.values(), *(f.variables for f in program.module.functions.values())):
-        yield from (v for v in variables if v.space == "shared")
 
 
 def _up(size: int, align: int) -> int:

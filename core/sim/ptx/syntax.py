@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -152,8 +153,9 @@ class PtxFunction:
 
 @dataclass
 class Module:
-    """A file of PTX."""
+    """A file of PTX. kernels: the names of the functions that can be launched."""
 
     target: str
-    functions: dict[str, PtxFunction]
+    functions: Mapping[str, PtxFunction]
     variables: dict[str, PtxVariable]
+    kernels: list[str] = field(default_factory=list)

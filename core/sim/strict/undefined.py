@@ -14,7 +14,8 @@ import numpy as np
 from core.sim.faults import KernelError
 from core.sim.machine.lanes import Lanes, Mark, Origin
 from core.sim.machine.resident_blocks import ResidentBlocks
-from core.sim.ptx.program import Block, Program
+from core.sim.ptx.block import Block
+from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import TYPES, Array
 from core.sim.ptx.syntax import Address, Instruction, Negated, Operand, Pair, Register, Vector
 
