@@ -16,7 +16,7 @@ from core.dtypes import TF32, arithmetic, resolve
 from core.graph import Graph, Node
 from core.op import Op, Tensors, TensorSpec, Variant, make_tensors
 from core.plan.live import Live
-from core.plan.steps import AUTO, Choice, Request
+from core.plan.steps import AUTO, EXPLICIT, Choice, Request
 from core.ranks.group import ALONE, Ranks
 from core.registry import Registry
 
@@ -192,7 +192,7 @@ class Chooser:
                 continue
             able[variant.name] = variant
             if variant.priority < 0 or not variant.repeatable:
-                rejected[variant.name] = "its bits do not repeat" if variant.priority >= 0 else "only when asked for"
+                rejected[variant.name] = "its bits do not repeat" if variant.priority >= 0 else EXPLICIT
             elif best is None:
                 best = Choice(variant, AUTO, rejected)
         for why, entry in choices.items():
@@ -208,7 +208,7 @@ class Chooser:
             from core.plan.no_choice import no_choice
 
             message = f"{where}no variant of {op.name} can run node {node} on {self.runs} in {self.precision}"
-            raise no_choice(message, rejected)
+            raise no_choice(message, rejected, op=op.name)
         return best
 
     def _failed(self, op: Op, name: str) -> Variant | None:

@@ -14,6 +14,7 @@ from core.plan.buffers import Buffer
 
 TRAIN, EVALUATE, GENERATE = "train", "evaluate", "generate"
 AUTO = "auto"  # in place of a variant's name: the best one that can run
+EXPLICIT = "only when asked for"  # why a variant of negative priority is not chosen
 Tensor = Buffer | None
 
 

@@ -23,6 +23,8 @@ from core.registry.inherited import resolve_base
 from core.registry.lookup import REFERENCE, Registry
 from core.registry.places import asset, folder_of, folder_of_class, place_of_class, place_of_command, shorten
 
+HOST = "host"  # the variant of an op without kernels: its reference, with copies both ways
+
 
 @dataclass
 class Building:
@@ -61,6 +63,7 @@ def build_registry(contributions: Sequence[Contribution]) -> Registry:
             _add_variants,
             _add_generated,
             _check_references,
+            _add_on_host,
             _add_models,
             _add_classes,
             _add_rest,
@@ -206,6 +209,25 @@ def _check_references(building: Building) -> None:
                     hint=f'bring a class that derives from Reference, with op = "{op.name}", in core_variants',
                 )
                 raise Rejected(contribution, error)
+
+
+def _add_on_host(building: Building) -> None:
+    """A variant `host` of each op that has no kernel on a kind of device with kernels."""
+    registry = building.registry
+    with_kernels = sorted({kind.runs for kind in registry.devices.values() if kind.compiles})
+    for contribution in building.contributions:
+        for op in contribution.ops:
+            siblings = registry.variants[op.name]
+            missing = [runs for runs in with_kernels if all(v.device != runs for v in siblings.values())]
+            if op.statements or not missing or HOST in siblings:
+                continue
+            from core.generated.on_host import host_variant  # of ops without kernels
+
+            reference: Any = siblings[REFERENCE]
+            variant = host_variant(op, reference, missing[0])
+            variant.schema, variant.origin = op, contribution.plugin.origin
+            variant.folder = reference.folder
+            siblings[HOST] = variant
 
 
 def _add_models(building: Building) -> None:

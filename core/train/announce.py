@@ -57,6 +57,21 @@ def made_kernels(engine: Engine, plan: Plan) -> list[Path]:
     return sorted({path for path in files if path.is_relative_to(cache_folder())})
 
 
+def copies_of(engine: Engine, plan: Plan) -> list[str]:
+    """The cost of ops that run on the host beside a device with kernels, a line an op."""
+    if not engine.device.compiles:
+        return []
+    from core.device.launch import HostRecord
+
+    calls = [c for step in engine.report(plan).recorded[1] for c in step.commands if isinstance(c, HostRecord)]
+    return [
+        f"on the host: {origin}, {len(own)} calls a micro-step, {human(sum(c.nbytes for c in own))} copied; "
+        "the device waits for each"
+        for origin in dict.fromkeys(call.origin for call in calls)
+        if (own := [call for call in calls if call.origin == origin])
+    ]
+
+
 def announce(parts: Parts, run: Run, table: Sequence[Mapping[str, Any]], display: Display) -> None:
     """The config's notes, the device, the model, memory, data, and the table of choices: once, at the start."""
     config, engine, data, micro = parts.config, parts.engine, parts.data, parts.micro
@@ -75,6 +90,8 @@ def announce(parts: Parts, run: Run, table: Sequence[Mapping[str, Any]], display
         display.line(note)
     held_out = f", {data.val.tokens:,} to validate on" if data.val else ""
     display.line(f"data: {data.train.tokens:,} tokens to train on{held_out}")
+    for line in copies_of(engine, parts.plan):
+        display.line(line)
     header = ("op", "variant", "nodes", "source", "why", "check")
     for line in table_lines(header, [[row[name] for name in header] for row in table]):
         display.line(f"  {line}")
