@@ -18,7 +18,7 @@ from types import ModuleType
 from core.op import Variant
 from core.registry import REFERENCE, Registry
 
-KIT = 4  # raised when the sub-checks ask for more than before, so that old verdicts are void
+KIT = 5  # raised when the sub-checks ask for more than before, so that old verdicts are void
 
 
 def key_of(variant: Variant, registry: Registry) -> str:

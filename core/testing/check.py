@@ -27,6 +27,7 @@ from core.testing.real_sizes import check_real_sizes
 from core.testing.runner import CpuRunner, Runner
 from core.testing.trial import Trial
 from core.testing.trials import decoded_trials, quick_dtypes, reference_of, smallest, trials_of
+from core.testing.truth import check_truth
 from core.verdicts import sizes_of
 
 
@@ -116,6 +117,7 @@ def check_variant(
         every = [t for t in (*trials, *fed) if not dtypes or t.dtype in dtypes]
         report.cover({d: [sizes_of(op, t.dims) for t in every if t.dtype == d] for d in variant.dtypes})
         check_schema(log, variant, every, list(report.skipped.values()))
+        check_truth(log, op, variant, truth, cases, registry)
         report.waiting = run_checks(log, every, whole, tell)
         if runner.native and not log.failures and not quick and examples is None:
             tell("at sizes of practice")

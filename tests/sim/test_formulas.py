@@ -149,3 +149,9 @@ def test_a_plugin_with_a_faulty_formula_is_broken_and_says_where(plugin: Path) -
     plugin.write_text(formula_ops.TEXT.replace("y = r**2", "y = q**2"))
     with pytest.raises(BuildError, match=r'formulas.py:\d+.*op "relu2".*"q" is not known here'):
         load_registry([str(plugin)])
+
+
+def test_a_wrong_gradient_fails_the_check_of_its_kernels_too(plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plugin.write_text(formula_ops.TEXT.replace("dx = 2 * r * dy", "dx = r * dy"))
+    assert run(["check", "relu2", "--plugin", str(plugin), "--device", "sim"]) == 1
+    assert "dx is not the derivative of forward" in capsys.readouterr().out
