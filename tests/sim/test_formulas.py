@@ -155,3 +155,15 @@ def test_a_wrong_gradient_fails_the_check_of_its_kernels_too(plugin: Path, capsy
     plugin.write_text(formula_ops.TEXT.replace("dx = 2 * r * dy", "dx = r * dy"))
     assert run(["check", "relu2", "--plugin", str(plugin), "--device", "sim"]) == 1
     assert "dx is not the derivative of forward" in capsys.readouterr().out
+
+
+def test_a_run_refuses_a_gradient_that_reference_and_kernels_have_wrong_alike(
+    plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CORELM_CACHE", str(tmp_path / "cache"))
+    plugin.write_text(formula_ops.TEXT.replace("dx = 2 * r * dy", "dx = r * dy"))
+    Path("model.toml").write_text(MODEL)
+    Path("small.toml").write_text(CONFIG.replace("check = false", ""))
+    assert run(["train", "small.toml", "--plugin", str(plugin), "--device", "sim", "--out", "run"]) == 3
+    assert "dx is not the derivative of forward" in capsys.readouterr().err
