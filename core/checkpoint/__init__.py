@@ -2,7 +2,8 @@
 
     step_00001000/
         model.safetensors      parameters by the graph's names, without padding; of a bf16 run, in f32 as they are kept
-        optimizer.safetensors  "<state>.<parameter>": m.wte.weight, v.wte.weight
+        optimizer.safetensors  "<state>.<parameter>": m.wte.weight, v.wte.weight; a file of each rank where each holds a
+                               slice, optimizer-00001-of-00002.safetensors: `joined_state.py`
         model.toml             the model, nothing left to look up
         tokenizer.json         the run's tokenizer; absent where the data had none
         state.json             step, seed, tokens drawn, the record of the data, ...: `State`

@@ -14,12 +14,14 @@ from msgspec import Meta, Struct
 from core.errors import CheckpointError
 from core.outside import LINK, WAYS_OUT, read_whole, way_out
 
-FORMAT = 1  # of state.json and manifest.json; a newer one is refused
+FORMAT = 2  # of state.json and manifest.json where each rank wrote a file of the optimizer's state; newer is refused
+ONE_FILE = 1  # the same where one process wrote all
 STEP = re.compile(r"step_(\d{8,})")
 STAGED, DOOMED = ".staged-", ".doomed-"  # prefixes of what a killed save or removal leaves behind
 MODEL, OPTIMIZER, MODEL_TOML, TOKENIZER = "model.safetensors", "optimizer.safetensors", "model.toml", "tokenizer.json"
 STATE, MANIFEST = "state.json", "manifest.json"
-REQUIRED = (MODEL, OPTIMIZER, MODEL_TOML, STATE)
+SHARD = re.compile(r"optimizer-(\d{5,8})-of-(\d{5,8})\.safetensors")
+REQUIRED = (MODEL, OPTIMIZER, MODEL_TOML, STATE)  # those of ranks in place of OPTIMIZER
 
 
 Count = Annotated[int, Meta(ge=0)]
@@ -45,6 +47,22 @@ class Manifest(Struct):
 
 
 Kind = TypeVar("Kind")
+
+
+def shard_name(rank: int, ranks: int) -> str:
+    """The file of a rank's slice of the optimizer's state; rank 0's is the first."""
+    return f"optimizer-{rank + 1:05d}-of-{ranks:05d}.safetensors"
+
+
+def optimizer_files(path: Path, manifest: Manifest) -> list[str]:
+    """The files that hold the optimizer's state, in the order of ranks. CheckpointError unless they are a whole set."""
+    shards = sorted(name for name in manifest.files if SHARD.fullmatch(name))
+    ranks = len(shards)
+    if shards != sorted(shard_name(rank, ranks) for rank in range(ranks)):
+        raise CheckpointError(
+            f"{path / MANIFEST}: damaged: {', '.join(shards[:4])}{', ...' * (ranks > 4)} are not all files of one save"
+        )
+    return [shard_name(rank, ranks) for rank in range(ranks)]
 
 
 def folder_name(step: int) -> str:
@@ -89,11 +107,13 @@ def decode(path: Path, raw: bytes, kind: type[Kind]) -> Kind:
 
 
 def check_sizes(path: Path, manifest: Manifest) -> None:
-    for name in REQUIRED:
+    states = [OPTIMIZER] if OPTIMIZER in manifest.files else optimizer_files(path, manifest) or [OPTIMIZER]
+    required = [*states, *(name for name in REQUIRED if name != OPTIMIZER)]
+    for name in required:
         if name not in manifest.files:
             raise CheckpointError(f"{path / MANIFEST}: damaged: it does not list {name}")
     for name, entry in manifest.files.items():
-        if name not in (*REQUIRED, TOKENIZER):
+        if name not in (*required, TOKENIZER):
             raise CheckpointError(f"{path / MANIFEST}: entry {name!r} is not one of a checkpoint's files")
         if (path / name).is_symlink():
             raise CheckpointError(f"{path / name}: {LINK}", hint=WAYS_OUT[errno.ELOOP])

@@ -29,6 +29,7 @@ from core.checkpoint.manifest import (
     check_sizes,
     decode,
     folder_name,
+    optimizer_files,
     read,
     steps,
 )
@@ -242,17 +243,31 @@ def _load(path: Path) -> Checkpoint:
     _check_hashes(held, manifest)
     raw = held[STATE].read()
     state = decode(path / STATE, raw, State)
-    tensors = {name: TensorFile(path / name, held[name]) for name in (MODEL, OPTIMIZER)}
+    parameters = TensorFile(path / MODEL, held[MODEL])
+    states, files = _optimizer(path, manifest, held, parameters)
     return Checkpoint(
         path=path,
         step=state.step,
         state={**decode(path / STATE, raw, dict[str, Any]), **msgspec.to_builtins(state)},
         model_toml=_text(held[MODEL_TOML]),
         tokenizer_json=_text(held[TOKENIZER]) if TOKENIZER in held else None,
-        parameters=tensors[MODEL],
-        optimizer=_by_state(tensors[OPTIMIZER]),
-        files=tuple(tensors.values()),
+        parameters=parameters,
+        optimizer=states,
+        files=(parameters, *files),
     )
+
+
+def _optimizer(
+    path: Path, manifest: Manifest, held: Mapping[str, Held], parameters: TensorFile
+) -> tuple[dict[str, Mapping[str, Array]], list[TensorFile]]:
+    """The optimizer's state, and the files that hold it."""
+    if OPTIMIZER in held:
+        file = TensorFile(path / OPTIMIZER, held[OPTIMIZER])
+        return _by_state(file), [file]
+    from core.checkpoint.joined_state import join  # of runs on several ranks
+
+    files = [TensorFile(path / name, held[name]) for name in optimizer_files(path, manifest)]
+    return join(files, parameters.shapes), files
 
 
 def _by_state(tensors: TensorFile) -> dict[str, Mapping[str, Array]]:

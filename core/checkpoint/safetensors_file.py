@@ -62,7 +62,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Array], metadata: Mapping[st
     """Write `tensors`, of any shape and dtype, to a new file, in their order, synced; the sha256 of the file (hex).
 
     Each tensor is looked up twice, once for its shape and once for its contents, so that a mapping that computes
-    them needs memory for one at a time. Raises OSError when the disk does.
+    them needs memory for one at a time; one with `outline(name)` gives that for the shape. Raises OSError when the disk
+    does.
     """
     with ThreadPoolExecutor(THREADS, "core-save") as pool:
         return start_tensors(path, tensors, metadata, pool).sha256()
@@ -103,8 +104,9 @@ def _sync(file: BinaryIO, path: Path) -> None:
 def _contents(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     position = 0
+    outline = getattr(tensors, "outline", tensors.__getitem__)
     for name in tensors:
-        tensor = tensors[name]
+        tensor = outline(name)
         end = position + tensor.nbytes
         kind = WRITTEN[tensor.dtype.newbyteorder("<") if tensor.dtype.byteorder != "|" else tensor.dtype]
         header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [position, end]}

@@ -16,10 +16,10 @@ from core import files
 from core.checkpoint import pointers
 from core.checkpoint.manifest import (
     DOOMED,
-    FORMAT,
     MANIFEST,
     MODEL,
     MODEL_TOML,
+    ONE_FILE,
     OPTIMIZER,
     STAGED,
     STATE,
@@ -52,7 +52,7 @@ class Contents:
     state: Mapping[str, Any]
 
 
-class _Flat(Mapping[str, Array]):
+class Flat(Mapping[str, Array]):
     """`{"m": {"wte.weight": a}}` as `{"m.wte.weight": a}`, looked up when asked for."""
 
     def __init__(self, nested: Mapping[str, Mapping[str, Array]]) -> None:
@@ -77,23 +77,39 @@ def save(checkpoints: Path, step: int, contents: Contents) -> Path:
     the same; else it belongs to another history, or is damaged, and gives way once the new one is whole. Raises
     CheckpointError when the disk refuses; nothing older is touched.
     """
-    target = checkpoints / folder_name(step)
-    staged = checkpoints / f"{STAGED}{target.name}-{os.getpid()}"
+    target, staged = places(checkpoints, step)
     try:
         stage(staged, contents)
-        _replace(target, staged)
-        files.sync_folder(checkpoints)
-        pointers.point(checkpoints.parent, pointers.LATEST, target.name)
-        if contents.state.get("best_step") == step:
-            pointers.point(checkpoints.parent, pointers.BEST, target.name)
+        publish(target, staged, contents)
     except OSError as error:
         with contextlib.suppress(OSError):
             files.remove_tree(staged)
-        raise CheckpointError(
-            f"{target}: cannot be saved: {error.strerror or error}",
-            hint=f"earlier checkpoints are unchanged; {way_out(error)}, then continue with --resume",
-        ) from error
+        raise refused(target, error) from error
     return target
+
+
+def places(checkpoints: Path, step: int) -> tuple[Path, Path]:
+    """The folder of a step's checkpoint, and the one in which this process writes it."""
+    target = checkpoints / folder_name(step)
+    return target, checkpoints / f"{STAGED}{target.name}-{os.getpid()}"
+
+
+def publish(target: Path, staged: Path, contents: Contents) -> None:
+    """Put a whole staged checkpoint at `target`, and point at it. OSError as it comes."""
+    _replace(target, staged)
+    files.sync_folder(target.parent)
+    pointers.point(target.parent.parent, pointers.LATEST, target.name)
+    best = contents.state.get("best_step")
+    if best is not None and target.name == folder_name(best):
+        pointers.point(target.parent.parent, pointers.BEST, target.name)
+
+
+def refused(target: Path, error: OSError) -> CheckpointError:
+    """The error for a disk that refuses a save."""
+    return CheckpointError(
+        f"{target}: cannot be saved: {error.strerror or error}",
+        hint=f"earlier checkpoints are unchanged; {way_out(error)}, then continue with --resume",
+    )
 
 
 def _replace(target: Path, staged: Path) -> None:
@@ -127,19 +143,29 @@ def stage(staged: Path, contents: Contents) -> None:
     The largest first: it is hashed and brought to the disk while the others are written.
     """
     files.make_folder(staged)
+    with ThreadPoolExecutor(2 * THREADS, "core-save") as pool:
+        large = {
+            OPTIMIZER: start_tensors(staged / OPTIMIZER, Flat(contents.optimizer), METADATA, pool),
+            MODEL: start_tensors(staged / MODEL, contents.parameters, METADATA, pool),
+        }
+        hashes = write_texts(staged, contents, ONE_FILE)
+        hashes |= {name: written.sha256() for name, written in large.items()}
+    write_manifest(staged, {n: (digest, (staged / n).stat().st_size) for n, digest in hashes.items()}, ONE_FILE)
+
+
+def write_texts(staged: Path, contents: Contents, version: int) -> dict[str, str]:
+    """Write the files without tensors, synced: name -> sha256. version: the format that they name."""
     texts = {MODEL_TOML: contents.model_toml.encode()}
     if contents.tokenizer_json is not None:
         texts[TOKENIZER] = contents.tokenizer_json.encode()
-    texts[STATE] = files.to_json({"format": FORMAT, **contents.state})
-    with ThreadPoolExecutor(2 * THREADS, "core-save") as pool:
-        large = {
-            OPTIMIZER: start_tensors(staged / OPTIMIZER, _Flat(contents.optimizer), METADATA, pool),
-            MODEL: start_tensors(staged / MODEL, contents.parameters, METADATA, pool),
-        }
-        hashes = {name: files.write_durably(staged / name, text) for name, text in texts.items()}
-        hashes |= {name: written.sha256() for name, written in large.items()}
-    listed = {n: {"sha256": digest, "bytes": (staged / n).stat().st_size} for n, digest in hashes.items()}
-    files.write_durably(staged / MANIFEST, files.to_json({"format": FORMAT, "files": listed}))
+    texts[STATE] = files.to_json({"format": version, **contents.state})
+    return {name: files.write_durably(staged / name, text) for name, text in texts.items()}
+
+
+def write_manifest(staged: Path, listed: Mapping[str, tuple[str, int]], version: int) -> None:
+    """Write the list of the folder's files, name -> (sha256, bytes), and sync the folder."""
+    entries = {name: {"sha256": digest, "bytes": size} for name, (digest, size) in listed.items()}
+    files.write_durably(staged / MANIFEST, files.to_json({"format": version, "files": entries}))
     files.sync_folder(staged)
 
 

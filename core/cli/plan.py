@@ -8,7 +8,9 @@ import click
 
 from core.cli.kernel_runs import status_line, with_architectures
 from core.cli.show import device_option, emit_json, json_option, plugin_option
+from core.devices import DeviceKind
 from core.errors import UsageError
+from core.registry import Registry
 
 LABELS = {"parameters": "weights"}  # parts of the memory whose name in JSON is that of a count
 
@@ -23,6 +25,7 @@ LABELS = {"parameters": "weights"}  # parts of the memory whose name in JSON is 
     help="Purpose of the plan.",
 )  # fmt: skip
 @click.option("--arch", metavar="SM", help="With cuda: the architecture to compile for.  [default: sm_90a]")
+@click.option("--ranks", type=click.IntRange(1), metavar="N", help="Plan one of N ranks, and show what N GPUs hold.")
 @click.option("--all", "every", is_flag=True, help="A line for every node: repeats are not folded.")
 @plugin_option
 @json_option
@@ -33,6 +36,7 @@ def command(
     device: str,
     kind: str,
     arch: str | None,
+    ranks: int | None,
     every: bool,
     plugin: tuple[str, ...],
     as_json: bool,
@@ -50,18 +54,14 @@ def command(
     from core.config import resolve_config
     from core.graph import load_model
     from core.plan.way import lines
+    from core.ranks.planned_ranks import PlannedRanks
     from core.train.wiring import build_engine, learning_rate
 
     loaded, registry = resolve_config(config, overrides=overrides, device=device, plugins=plugin)
-    chosen = registry.devices[loaded.device]
-    if arch is not None and chosen.planner is None:
-        raise UsageError(
-            f"--arch {arch}: the plan is for {chosen.name}, which compiles for no GPU",
-            hint=f"add {with_architectures(registry)}",
-        )
-    planned = chosen.planned(arch or "")
+    planned = planned_device(registry, registry.devices[loaded.device], arch)
     learning_rate(loaded, registry)  # refuses a wrong [schedule] as a run would
-    engine = build_engine(loaded, registry, load_model(loaded.model, registry), None, planned)
+    group = PlannedRanks(ranks or 1)
+    engine = build_engine(loaded, registry, load_model(loaded.model, registry), None, planned, ranks=group)
     outputs = {"train": (), "evaluate": tuple(engine.graph.loss), "generate": (engine.logits_value,)}[kind]
     capacity = engine.graph.positions if kind == "generate" else 0
     plan = engine.plan(kind, outputs, capacity)
@@ -70,11 +70,18 @@ def command(
         emit_json(rows) if as_json else click.echo("\n".join(lines(rows)))
         return
     with status_line("planning" if planned is None else f"compiling kernels for {planned.arch}"):
-        report = _report(loaded, engine, plan, every)
-    if as_json:
-        emit_json(report)
-    else:
-        _print(report)
+        report = _report(loaded, engine, plan, every, ranks)
+    emit_json(report) if as_json else _print(report)
+
+
+def planned_device(registry: Registry, chosen: DeviceKind, arch: str | None) -> Any:
+    """The device to plan for, on which nothing runs; None for one without architectures, which is opened."""
+    if arch is not None and chosen.planner is None:
+        raise UsageError(
+            f"--arch {arch}: the plan is for {chosen.name}, which compiles for no GPU",
+            hint=f"add {with_architectures(registry)}",
+        )
+    return chosen.planned(arch or "")
 
 
 def way_of(node: str, config: Any, engine: Any, plan: Any) -> list[Any]:
@@ -88,15 +95,18 @@ def way_of(node: str, config: Any, engine: Any, plan: Any) -> list[Any]:
     return list(way(plan, node, engine.device, engine.chooser))
 
 
-def _report(config: Any, engine: Any, plan: Any, every: bool) -> dict[str, Any]:
+def _report(config: Any, engine: Any, plan: Any, every: bool, ranks: int | None) -> dict[str, Any]:
     from core.plan import figures
     from core.plan.arena import buffer_rows, fullest
     from core.plan.describe import folded, fusions, node_rows
+    from core.plan.ranks_needed import figures_on_ranks
 
     rows = node_rows(plan)
     about = engine.report(plan)
+    on_ranks = figures_on_ranks(about, ranks) if ranks is not None else {}
     launches, traffic = figures.work(about)
     return {
+        **on_ranks,
         "model": plan.graph.name,
         "kind": plan.request.kind,
         "device": engine.device.describe(),
@@ -114,7 +124,7 @@ def _report(config: Any, engine: Any, plan: Any, every: bool) -> dict[str, Any]:
         "buffers": buffer_rows(plan),
         "fullest_step": fullest(plan),
         "bytes": about.memory() | figures.scratch(about),
-        "recompute": figures.recompute_options(about),
+        "recompute": figures.recompute_options(about) if ranks is None else [],
         "kernels": [
             {"kernel": kernel.name, "variant": kernel.origin, **vars(resources)}
             for kernel, resources in figures.compiled(about).items()
@@ -154,6 +164,8 @@ def _print(report: dict[str, Any]) -> None:
     sizes = [(LABELS.get(part, part), human(nbytes), inside.get(part, "")) for part, nbytes in report["bytes"].items()]
     for line in table(None, [*sizes, ("in all", human(needed(report["bytes"])), "")], right=(1,)):
         click.echo(line)
+    if "ranks" in report:
+        _print_ranks(report)
     if report["recompute"]:
         _print_recompute(report["recompute"])
     if report["kernels"]:
@@ -162,6 +174,27 @@ def _print(report: dict[str, Any]) -> None:
         lines = [[row["variant"], row["kernel"], *[row[c] for c in columns]] for row in report["kernels"]]
         for line in table(("variant", "kernel", *columns), lines):
             click.echo(line)
+
+
+def _print_ranks(report: dict[str, Any]) -> None:
+    """What each rank holds without activations, and the fewest GPUs of each size for the whole plan."""
+    from core.words import table
+
+    held = sum(report["bytes"][part] for part in ("parameters", "gradients", "optimizer"))
+    how = "a slice of the optimizer's state" if report["sharded"] else "all of the optimizer's state"
+    click.echo(
+        f"\neach of {report['ranks']} ranks: weights, gradients and {how} {held / 1e9:,.1f} GB, and the above in all"
+    )
+    if not report["gpus"]:
+        return
+    header = ("GPU", "memory", "fewest ranks", "if weights and gradients were in slices too")
+    lines = [
+        [row["gpus"][0], f"{row['memory'] / 1e9:.0f} GB", row["ranks"] or "none", row["all_cut"] or "none"]
+        for row in report["gpus"]
+    ]
+    for line in table(header, lines):
+        click.echo(line)
+    click.echo("a GPU stands for all of its size; slices of weights and gradients are not in this version")
 
 
 def _print_recompute(rows: list[dict[str, Any]]) -> None:

@@ -128,6 +128,13 @@ class TrainTable(Table, frozen=True, kw_only=True):
         bool,
         Meta(description="Permit TF32 (10 bits of mantissa) on tensor cores for matrix products in f32."),
     ] = False
+    shard: Annotated[
+        bool,
+        Meta(
+            description="On several ranks, hold the optimizer's state and master weights once, a slice on each rank "
+            "(ZeRO-1); `false` holds all of it on each."
+        ),
+    ] = True
     capture: Annotated[
         bool,
         Meta(description="Replay a step's launches as CUDA graphs, on `cuda`. Results have the same bits without."),

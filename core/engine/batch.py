@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import DataError, did_you_mean
+from core.expr import described
 from core.graph import TARGETS, Graph, ModelSource
 from core.op import Pattern
 
@@ -46,3 +47,15 @@ def count_of(batch: Batch, graph: Graph) -> int:
     if TARGETS in batch:
         return int((batch[TARGETS] >= 0).sum())
     return max((math.prod(graph.values[term].shape) for term in graph.loss), default=1)
+
+
+def check_same_parameters(graph: Graph, expected: Graph, sizes: Sequence[tuple[str, int]]) -> None:
+    """DataError where a graph, which has these sizes of dims, has parameters of other shapes than the expected one."""
+    for name, parameter in graph.parameters.items():
+        if parameter.shape != expected.parameters[name].shape:
+            listed = ", ".join(f"{dim} = {size}" for dim, size in sizes)
+            raise DataError(
+                f"with {listed}, {name} of {expected.name} would be {described(parameter.shape)}, and it is "
+                f"{described(expected.parameters[name].shape)}",
+                hint="a batch has the model's own sizes besides B and T",
+            )

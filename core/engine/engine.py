@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.dtypes import check_precision
-from core.engine.batch import Array, Batch, count_of, dims_of, input_dims_of
+from core.engine.batch import Array, Batch, check_same_parameters, count_of, dims_of, input_dims_of
 from core.engine.bound import Arena, BoundPlan
 from core.engine.optimizer_step import update_of
-from core.engine.settings import NO_LIMITS, Record, Settings, chooser_of
+from core.engine.settings import NO_LIMITS, Record, Settings, chooser_of, precision_on
 from core.engine.store import ParameterStore
-from core.errors import BuildError, DataError, DeviceError, UsageError
-from core.expr import described
+from core.errors import BuildError, DataError, UsageError
 from core.graph import Graph, ModelSource
 from core.op import CONTROL, SLOT, Optimizer
 from core.plan import EVALUATE, GENERATE, TRAIN, ParameterLayout, Plan, Request, make_plan, trimmed
@@ -37,6 +35,7 @@ if TYPE_CHECKING:
     from core.engine.decode import DecodeSession
     from core.engine.health_ring import Health, HealthColumn
     from core.engine.tracing import TraceEvent
+    from core.ranks.slices import Slices
 
 
 class Engine:
@@ -54,19 +53,20 @@ class Engine:
         each with an engine of the same model and settings."""
         self.model, self.registry, self.settings, self.ranks = model, registry, settings, ranks
         self.device = device if device is not None else registry.device(settings.device).open()
-        self.precision = check_precision(settings.precision)
-        if self.precision not in self.device.precisions:
-            raise DeviceError(
-                f"{self.device.name} does not compute in {self.precision}",
-                hint=f"it computes in {', '.join(self.device.precisions)}: --set precision=f32",
-            )
+        self.precision = precision_on(self.device, settings.precision)
         self.graph = model.build(registry, dict(settings.dims))
         self.input_dims = input_dims_of(model)
         self.layout = ParameterLayout(self.graph, settings.freeze)
         self.chooser = chooser_of(settings, registry, self.device, ranks)
         self.chooser.check_names(self.graph)
-        states = self._optimizer().state if settings.optimizer else ()
-        self.store = ParameterStore(self.device, self.graph, self.layout, self.precision, tuple(states))
+        self.collective = registry.collective if ranks.engine else None  # of ranks that are planned, none is chosen
+        self.slices: Slices | None = None  # of what trains, one for each rank
+        if ranks.size > 1 and settings.shard and settings.optimizer:
+            from core.engine.slice_pieces import slices_of  # of runs on several ranks
+
+            self.slices = slices_of(self.layout, self._optimizer(), ranks, self.collective)
+        self.chooser.slices = self.slices
+        self.store = self._store_on(self.device)
         self.control = control_record(self.device)
         self._record = np.zeros(len(CONTROL))  # the control record as the host last saw or wrote it
         self._record[[SLOT["loss_limit"], SLOT["norm_limit"]]] = math.inf
@@ -114,6 +114,13 @@ class Engine:
         """The parameters whose gradient was exactly zero in the step that was run last."""
         return self.store.zero_gradients()
 
+    def _store_on(self, device: Device) -> ParameterStore:
+        states = tuple(self._optimizer().state) if self.settings.optimizer else ()
+        kind = ParameterStore
+        if self.slices:
+            from core.engine.slice_pieces import SlicedStore as kind
+        return kind(device, self.graph, self.layout, self.precision, states, self.slices)
+
     def _optimizer(self) -> Optimizer:
         if not self.settings.optimizer:
             raise UsageError("this model was loaded without an optimizer: nothing to update with")
@@ -126,14 +133,7 @@ class Engine:
         key = tuple(sorted((k, v) for k, v in dims.items() if self.graph.dims.get(k) != v))
         if key not in self._graphs:
             graph = self.model.build(self.registry, {**self.settings.dims, **dict(key)})
-            for name, parameter in graph.parameters.items():
-                if parameter.shape != self.graph.parameters[name].shape:
-                    sizes = ", ".join(f"{dim} = {size}" for dim, size in key)
-                    raise DataError(
-                        f"with {sizes}, {name} of {self.graph.name} would be {described(parameter.shape)}, and it is "
-                        f"{described(self.graph.parameters[name].shape)}",
-                        hint="a batch has the model's own sizes besides B and T",
-                    )
+            check_same_parameters(graph, self.graph, key)
             self._graphs[key] = graph
         return self._graphs[key]
 
@@ -271,10 +271,8 @@ class Engine:
         step has tensors of its own. UsageError without an optimizer."""
         optimizer, store, control = self._optimizer(), self.store, self.control
         if device is not self.device:
-            store = ParameterStore(device, self.graph, self.layout, self.precision, tuple(optimizer.state))
-            control = control_record(device)
-        over_ranks = self.registry.collective("sum") if self.ranks.size > 1 else ""
-        return update_of(optimizer, self.settings.options, store, control, over_ranks)
+            store, control = self._store_on(device), control_record(device)
+        return update_of(optimizer, self.settings.options, store, control, self.collective)
 
     def _update_on(self, device: Device) -> Sequence[Any]:
         """The optimizer's step as it would be recorded on another device."""
@@ -379,10 +377,12 @@ class Engine:
     def report(self, plan: Plan) -> PlanReport:
         """Figures of a plan of this engine: its memory, launches and choices."""
         optimizer = self._optimizer() if self.settings.optimizer else None
-        states = len(optimizer.state) + (self.store.master is not None) if optimizer else 0
+        master = self.store.master is not None
+        states = len(optimizer.state) + master if optimizer else 0
         update = self._update_on if optimizer else None
         health = self.settings.health
-        return PlanReport(plan, self.layout, self.device, self.chooser, self.graph_for, states, health, update)
+        about = (plan, self.layout, self.device, self.chooser, self.graph_for)
+        return PlanReport(*about, states, master, self.slices, health, update)
 
     def prepare(self) -> None:
         """Compile what a training step launches; without this, the first step does. Nothing where no kernels run."""
@@ -394,8 +394,7 @@ class Engine:
 
     def choose_again(self) -> None:
         """Forget the choices of nested launches and of the update: plans that are made from now on may differ."""
-        self.chooser.nested_choices.clear()
-        self.chooser.nested.clear()
+        self.chooser.forget()
         self._update = ()
         self._bound.clear()
         self._health.clear()

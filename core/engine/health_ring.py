@@ -111,14 +111,14 @@ class Health:
         self.device.run(self._commands[name])
 
     def _trainable(self) -> Any:
-        """The flat parameters that train, in full precision."""
-        store = self.store
-        return store.master if store.master is not None else store.weights[: store.layout.trainable]
+        """The flat parameters that train."""
+        return self.store.trained
 
     def _before(self) -> Any:
         """The same before the update: in the arena, which no plan uses between its micro-steps."""
-        shape, kind = (self.store.layout.trainable,), resolve("acc", self.bound.plan.precision)
-        return self.device.tensor(self.bound.arena.memory, 0, shape, kind)
+        store, acc = self.store, resolve("acc", self.bound.plan.precision)
+        kind = resolve(None, self.bound.plan.precision) if store.slices else acc
+        return self.device.tensor(self.bound.arena.memory, 0, (store.layout.trainable,), kind)
 
     def _of_group(self, index: int) -> Sequence[Any]:
         """The launch over a group of parameters."""

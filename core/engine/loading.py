@@ -18,8 +18,9 @@ def load_parameters(store: ParameterStore, values: Mapping[str, Array]) -> None:
     _check(store, values, list(store.graph.parameters), f"parameters of {store.graph.name}")
     for name in store.graph.parameters:
         _write(store, store.weights, name, values[name])
-        if store.full(name) is not store.weights:
-            _write(store, store.master, name, values[name])
+    if store.master is not None:
+        for name in store.trainable():
+            _write_own(store, store.master, name, values)
 
 
 def load_optimizer_state(store: ParameterStore, values: Mapping[str, Mapping[str, Array]]) -> None:
@@ -30,7 +31,17 @@ def load_optimizer_state(store: ParameterStore, values: Mapping[str, Mapping[str
         _check(store, values[state], store.trainable(), f"optimizer state {state}")
     for state, flat in store.states.items():
         for name in store.trainable():
-            _write(store, flat, name, values[state][name])
+            _write_own(store, flat, name, values[state])
+
+
+def _write_own(store: ParameterStore, flat: Any, name: str, values: Mapping[str, Array]) -> None:
+    """Write a parameter's elements into an arena that may have a slice of them, or none."""
+    if not store.slices:
+        _write(store, flat, name, values[name])
+        return
+    from core.engine.slice_pieces import write_piece  # of runs on several ranks
+
+    write_piece(store, flat, name, values)
 
 
 def _write(store: ParameterStore, flat: Any, name: str, values: Array) -> None:
@@ -54,7 +65,9 @@ def _check(store: ParameterStore, values: Mapping[str, Array], names: Sequence[s
     ]
     if problems:
         raise BuildError(f"{action}: {'; '.join(problems)}")
+    shapes = getattr(values, "shapes", None)  # known without reading
     for name in names:
         expected = trim(store.layout.places[name].shape)
-        if tuple(values[name].shape) != expected:
-            raise BuildError(f"{action}: {name} has shape {tuple(values[name].shape)}, expected {expected}")
+        shape = tuple(shapes[name] if shapes is not None else values[name].shape)
+        if shape != expected:
+            raise BuildError(f"{action}: {name} has shape {shape}, expected {expected}")

@@ -11,18 +11,23 @@ from core.op import SLOT, Optimizer, Tensors
 
 
 def update_of(
-    optimizer: Optimizer, options: Mapping[str, Any], store: ParameterStore, control: Any, over_ranks: str
+    optimizer: Optimizer,
+    options: Mapping[str, Any],
+    store: ParameterStore,
+    control: Any,
+    collective: Callable[[str], str] | None = None,
 ) -> Callable[[Any], None]:
     """`optimizer.step` over the store's tensors: a call with a launch launches its ops. options: the run's, over the
-    optimizer's own; control: the control record; over_ranks: the op that sums over
-    the ranks of the run, for gradients and loss; "" for one rank.
+    optimizer's own; control: the control record; collective: the op that does "sum", "scatter" or "gather" over the
+    ranks of the run; None for one rank.
 
-    Raises UsageError where no parameter trains.
+    Of a store with slices each rank updates its own: gradients are summed towards their owners, and the owners' weights
+    go to all. Raises UsageError where no parameter trains.
     """
-    n = store.layout.trainable
+    n, first, last = store.layout.trainable, store.first, store.last
     if not n:
         raise UsageError(f"[train] freeze leaves no parameter of {store.graph.name} to train")
-    flat = {"param": store.weights[:n], "grad": store.grads, **store.states, "master": store.master}
+    flat = {"param": store.weights[first:last], "grad": store.grads[first:last], **store.states, "master": store.master}
     group = store.groups()
     p = Tensors(
         **{"clip": 0.0, **optimizer.options, **options},
@@ -30,15 +35,30 @@ def update_of(
         flat={**flat, "group": group, "step": control},
         group=group,
         group_without=store.groups,
-        parameters=store.one_by_one(),
+        parameters=_parameters(optimizer, store),
         control=control,
     )
     loss = control[SLOT["loss"] : SLOT["loss"] + 1]
+    cuts = list(store.slices.cuts) if store.slices else []
 
     def update(launch: Any) -> None:
-        if over_ranks:
-            launch.op(over_ranks, flat=store.grads)
-            launch.op(over_ranks, flat=loss)
+        if collective and cuts:
+            launch.op(collective("scatter"), flat=store.grads, part=flat["grad"], cuts=cuts)
+        elif collective:
+            launch.op(collective("sum"), flat=store.grads)
+        if collective:
+            launch.op(collective("sum"), flat=loss)
         optimizer.step(p, launch)
+        if collective and cuts:
+            launch.op(collective("gather"), part=flat["param"], flat=store.weights[:n], cuts=cuts)
 
     return update
+
+
+def _parameters(optimizer: Optimizer, store: ParameterStore) -> Any:
+    """`p.parameters`: those of this rank's slice, which an optimizer has that declares `whole`."""
+    if not store.slices or optimizer.whole:
+        return store.one_by_one()
+    from core.engine.slice_pieces import NotWhole  # of runs on several ranks
+
+    return NotWhole(optimizer.name)

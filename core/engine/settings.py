@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from core.dtypes import check_precision
+from core.errors import DeviceError
 from core.op import Variant
 from core.plan import Chooser, TunedChoice
 from core.ranks.group import Ranks
@@ -30,7 +32,7 @@ class Settings:
     fusion: fused op -> False or its attrs. optimizer: name; options: its options, and "clip".
     dims: overrides of the model's dims. alias, in_place: False only in tests. capture: replay recorded launches as
     CUDA graphs, where the device has them; the same bits either way. health: how many steps' statistics the device
-    keeps until they are taken.
+    keeps until they are taken. shard: over several ranks, each has optimizer state and master weights of a slice alone.
     """
 
     device: str = "cpu"
@@ -56,6 +58,7 @@ class Settings:
     in_place: bool = True
     capture: bool = True
     health: int = 0
+    shard: bool = True
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,16 @@ class Record:
     ok: bool
     step: int
     halted: bool
+
+
+def precision_on(device: Device, precision: str) -> str:
+    """The precision, one that the device computes in. UsageError for a word that is none, DeviceError for another."""
+    if check_precision(precision) not in device.precisions:
+        raise DeviceError(
+            f"{device.name} does not compute in {precision}",
+            hint=f"it computes in {', '.join(device.precisions)}: --set precision=f32",
+        )
+    return precision
 
 
 def chooser_of(settings: Settings, registry: Registry, device: Device, ranks: Ranks) -> Chooser:

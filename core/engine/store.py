@@ -16,14 +16,16 @@ from core.dtypes import itemsize, resolve
 from core.graph import Graph
 from core.graph.init import draw_all
 from core.op import Tensors
-from core.plan import GROUP, ParameterLayout, Place, trimmed
+from core.plan import GROUP, ParameterLayout, trimmed
 from core.threads import cores
 
 if TYPE_CHECKING:
     from core.device.protocol import Device
+    from core.ranks.slices import Slices
 
 Array = np.ndarray[Any, Any]
 FIRST_LOOK = 1024  # elements of a gradient
+BYTES = 1 << 24  # of groups, uploaded at a time
 
 
 class ByName(Mapping[str, Array]):
@@ -47,17 +49,26 @@ class ByName(Mapping[str, Array]):
 class ParameterStore:
     """The flat arenas of one model on one device. Gradients and state are allocated when they are first used.
 
-    states: the names of the optimizer's tensors; none for a model that does not train.
+    states: the names of the optimizer's tensors; none for a model that does not train. slices: of the trainable
+    elements, one for each rank: master weights and state are of this rank's elements, `first` to `last`, alone.
     """
 
     def __init__(
-        self, device: Device, graph: Graph, layout: ParameterLayout, precision: str, states: Sequence[str]
+        self,
+        device: Device,
+        graph: Graph,
+        layout: ParameterLayout,
+        precision: str,
+        states: Sequence[str],
+        slices: Slices | None = None,
     ) -> None:
         self.device, self.graph, self.layout, self.precision = device, graph, layout, precision
+        self.slices = slices
+        self.first, self.last = (slices.first, slices.last) if slices else (0, layout.trainable)
         self._state_names = tuple(states)
         self.weights = self._flat(layout.size, None)
         rounded = resolve(None, precision) != resolve("acc", precision)
-        self.master = self._flat(layout.trainable, "acc") if rounded and states else None
+        self.master = self._flat(self.last - self.first, "acc") if rounded and states else None
         self._grads: Any = None
         self._states: dict[str, Any] | None = None
 
@@ -76,31 +87,35 @@ class ParameterStore:
     def states(self) -> dict[str, Any]:
         """The optimizer's flat tensors by name."""
         if self._states is None:
-            self._states = {name: self._flat(self.layout.trainable, "acc") for name in self._state_names}
+            self._states = {name: self._flat(self.last - self.first, "acc") for name in self._state_names}
         return self._states
 
     def groups(self, without: Iterable[str] = ()) -> Any:
-        """One byte per 64 trainable elements, on the device: what decays, what trains; `without`: as if untrained."""
-        groups = self.layout.groups()[: self.layout.trainable // GROUP].copy()
-        for name in without:
-            where = self.layout.places[name]
-            groups[where.offset // GROUP : -(-(where.offset + where.size) // GROUP)] = 0
-        tensor = self.device.tensor(self.device.allocate(groups.nbytes), 0, groups.shape, "u8")
-        self.device.upload(tensor, groups)
+        """One byte per 64 elements that are updated here, on the device: what decays, what trains; `without`: as if
+        untrained."""
+        count, names = (self.last - self.first) // GROUP, list(without)
+        tensor = self.device.tensor(self.device.allocate(count), 0, (count,), "u8")
+        for at in range(0, count, BYTES):
+            first, last = self.first + GROUP * at, min(self.first + GROUP * (at + BYTES), self.last)
+            self.device.upload(tensor[at : at + BYTES], self.layout.groups(first, last, names))
         return tensor
 
-    def place(self, flat: Any, name: str) -> Any:
-        """The parameter `name` within a flat arena, with padding."""
+    def place(self, flat: Any, name: str, first: int = 0) -> Any:
+        """The parameter `name` within a flat arena, with padding. first: the element with which the arena begins."""
         where = self.layout.places[name]
-        return flat[where.offset : where.offset + where.size].reshape(where.shape)
+        return flat[where.offset - first : where.offset - first + where.size].reshape(where.shape)
 
     def one_by_one(self) -> list[Tensors]:
-        """For each parameter that trains: name, shape, decays, and its part of every arena, with padding."""
+        """For each parameter that is updated here: name, shape, decays, and its part of every arena, with padding."""
         arrays = []
         for name in self.trainable():
-            flats = {"param": self.weights, "grad": self.grads, "master": self.master, **self.states}
-            parts = {k: None if flat is None else self.place(flat, name) for k, flat in flats.items()}
             where = self.layout.places[name]
+            if not self.first <= where.offset < self.last:
+                continue
+            whole = {"param": self.weights, "grad": self.grads}
+            parts = {k: self.place(flat, name) for k, flat in whole.items()}
+            own = {"master": self.master, **self.states}
+            parts |= {k: None if flat is None else self.place(flat, name, self.first) for k, flat in own.items()}
             arrays.append(Tensors(name=name, shape=where.shape, decays=where.decay, **parts))
         return arrays
 
@@ -115,7 +130,7 @@ class ParameterStore:
         draw_all(self.graph, seed, lambda name: self.place(drawn, name), cores())
         self.device.upload(self.weights, drawn)
         if self.master is not None:
-            self.device.upload(self.master, drawn[: self.layout.trainable])
+            self.device.upload(self.master, drawn[self.first : self.last])
 
     def parameters(self) -> Mapping[str, Array]:
         """All parameters without padding, in the graph's order: views on the cpu, copies elsewhere."""
@@ -132,13 +147,15 @@ class ParameterStore:
     def zero_gradients(self) -> list[str]:
         """Parameters that train and whose gradient is exactly zero. The test is cheap: most differ from zero early
         on."""
-        return [name for name in self.trainable() if not self._any(self.grads, self.layout.places[name])]
+        places = self.layout.places
+        return [n for n in self.trainable() if not self.any(places[n].offset, places[n].offset + places[n].size)]
 
-    def _any(self, flat: Any, where: Place) -> bool:
-        """Whether an element of a place is not zero: looked at in growing parts, the first of which mostly has one."""
-        start, size = where.offset, FIRST_LOOK
-        while start < where.offset + where.size:
-            part = flat[start : min(start + size, where.offset + where.size)]
+    def any(self, start: int, stop: int) -> bool:
+        """Whether a gradient of these elements is not zero: looked at in growing parts, the first of which mostly has
+        one."""
+        size = FIRST_LOOK
+        while start < stop:
+            part = self.grads[start : min(start + size, stop)]
             if (part if isinstance(part, np.ndarray) else self.device.download(part)).any():
                 return True
             start, size = start + size, 8 * size
@@ -152,8 +169,14 @@ class ParameterStore:
         return [n for n in self.graph.parameters if self.layout.places[n].trains]
 
     def full(self, name: str) -> Any:
-        """The arena that holds a parameter in full precision."""
-        return self.master if self.master is not None and self.layout.places[name].trains else self.weights
+        """The arena that holds a parameter in the fullest precision in which it is whole here."""
+        return self.trained if self.layout.places[name].trains else self.weights
+
+    @property
+    def trained(self) -> Any:
+        """What trains, whole, flat, in the fullest precision: of slices, the weights, for master weights are cut."""
+        whole = self.master is not None and not self.slices
+        return self.master if whole else self.weights[: self.layout.trainable]
 
     def _read(self, flat: Any, name: str) -> Array:
         tensor = self.place(flat, name)

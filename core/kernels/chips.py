@@ -225,7 +225,8 @@ class Gpu:
     """A GPU as its maker publishes it, without sparsity: dense FLOP/s, and bytes/s of its memory.
 
     number: its compute capability; sms: multiprocessors. f32 is the rate of ordinary f32 arithmetic; bf16 that of
-    tensor cores which add in f32. TF32's is half of that on all of them.
+    tensor cores which add in f32. TF32's is half of that on all of them. size: gigabytes of
+    memory, by its name; 0 where they are not stated.
     """
 
     number: int
@@ -233,6 +234,7 @@ class Gpu:
     f32: float
     bf16: float
     memory: float
+    size: int = 0
 
     def peak(self, precision: str, tf32: bool = False) -> float | None:
         """FLOP/s of a precision; None where the chip does not have it, or it is not published. tf32: whether f32 may be
@@ -245,29 +247,29 @@ class Gpu:
 # By what the driver calls them, without "NVIDIA" and "GeForce"; a name that is not here has no peaks rather than
 # another GPU's. From NVIDIA's data sheets and architecture white papers; on GeForce, tensor cores that add in f32.
 GPUS = {
-    "Tesla T4": Gpu(75, 40, 8.1e12, 0.0, 0.320e12),
-    "A100-SXM4-40GB": Gpu(80, 108, 19.5e12, 312e12, 1.555e12),
-    "A100-PCIE-40GB": Gpu(80, 108, 19.5e12, 312e12, 1.555e12),
-    "A100-SXM4-80GB": Gpu(80, 108, 19.5e12, 312e12, 2.039e12),
-    "A100 80GB PCIe": Gpu(80, 108, 19.5e12, 312e12, 1.935e12),
-    "H100 80GB HBM3": Gpu(90, 132, 66.9e12, 989.4e12, 3.352e12),
-    "H100 PCIe": Gpu(90, 114, 51.2e12, 756e12, 2.039e12),
-    "H200": Gpu(90, 132, 66.9e12, 989.4e12, 4.8e12),
-    "B200": Gpu(100, 148, 75e12, 2250e12, 8.0e12),
-    "L40S": Gpu(89, 142, 91.6e12, 362e12, 0.864e12),
-    "RTX 2080": Gpu(75, 46, 10.1e12, 0.0, 0.448e12),
-    "RTX 2080 Ti": Gpu(75, 68, 13.4e12, 0.0, 0.616e12),
-    "RTX 3070": Gpu(86, 46, 20.3e12, 40.6e12, 0.448e12),
-    "RTX 3080": Gpu(86, 68, 29.8e12, 59.5e12, 0.760e12),
-    "RTX 3090": Gpu(86, 82, 35.6e12, 71.2e12, 0.936e12),
-    "RTX 3090 Ti": Gpu(86, 84, 40.0e12, 80.0e12, 1.008e12),
-    "RTX 4070": Gpu(89, 46, 29.1e12, 58.3e12, 0.504e12),
-    "RTX 4070 Ti": Gpu(89, 60, 40.1e12, 80.2e12, 0.504e12),
-    "RTX 4080": Gpu(89, 76, 48.7e12, 97.5e12, 0.717e12),
-    "RTX 4090": Gpu(89, 128, 82.6e12, 165.2e12, 1.008e12),
-    "RTX 5070": Gpu(120, 48, 30.9e12, 61.7e12, 0.672e12),
-    "RTX 5080": Gpu(120, 84, 56.3e12, 112.6e12, 0.960e12),
-    "RTX 5090": Gpu(120, 170, 104.8e12, 209.5e12, 1.792e12),
+    "Tesla T4": Gpu(75, 40, 8.1e12, 0.0, 0.320e12, 16),
+    "A100-SXM4-40GB": Gpu(80, 108, 19.5e12, 312e12, 1.555e12, 40),
+    "A100-PCIE-40GB": Gpu(80, 108, 19.5e12, 312e12, 1.555e12, 40),
+    "A100-SXM4-80GB": Gpu(80, 108, 19.5e12, 312e12, 2.039e12, 80),
+    "A100 80GB PCIe": Gpu(80, 108, 19.5e12, 312e12, 1.935e12, 80),
+    "H100 80GB HBM3": Gpu(90, 132, 66.9e12, 989.4e12, 3.352e12, 80),
+    "H100 PCIe": Gpu(90, 114, 51.2e12, 756e12, 2.039e12, 80),
+    "H200": Gpu(90, 132, 66.9e12, 989.4e12, 4.8e12, 141),
+    "B200": Gpu(100, 148, 75e12, 2250e12, 8.0e12, 180),
+    "L40S": Gpu(89, 142, 91.6e12, 362e12, 0.864e12, 48),
+    "RTX 2080": Gpu(75, 46, 10.1e12, 0.0, 0.448e12, 8),
+    "RTX 2080 Ti": Gpu(75, 68, 13.4e12, 0.0, 0.616e12, 11),
+    "RTX 3070": Gpu(86, 46, 20.3e12, 40.6e12, 0.448e12, 8),
+    "RTX 3080": Gpu(86, 68, 29.8e12, 59.5e12, 0.760e12, 10),
+    "RTX 3090": Gpu(86, 82, 35.6e12, 71.2e12, 0.936e12, 24),
+    "RTX 3090 Ti": Gpu(86, 84, 40.0e12, 80.0e12, 1.008e12, 24),
+    "RTX 4070": Gpu(89, 46, 29.1e12, 58.3e12, 0.504e12, 12),
+    "RTX 4070 Ti": Gpu(89, 60, 40.1e12, 80.2e12, 0.504e12, 12),
+    "RTX 4080": Gpu(89, 76, 48.7e12, 97.5e12, 0.717e12, 16),
+    "RTX 4090": Gpu(89, 128, 82.6e12, 165.2e12, 1.008e12, 24),
+    "RTX 5070": Gpu(120, 48, 30.9e12, 61.7e12, 0.672e12, 12),
+    "RTX 5080": Gpu(120, 84, 56.3e12, 112.6e12, 0.960e12, 16),
+    "RTX 5090": Gpu(120, 170, 104.8e12, 209.5e12, 1.792e12, 32),
 }
 
 

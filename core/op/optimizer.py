@@ -17,6 +17,9 @@ class Optimizer(ABC):
     (`whole`), `p.parameters` has one entry for each that trains: name, shape, decays, and by the names above its own
     parts of the arenas in its shape; `p.group_without(names)` is `p.group` with these left untrained, so that another
     update can take all the rest at once.
+
+    On several ranks these are a rank's slice of the arenas (`[train] shard`), cut at chunks or, for `whole`, between
+    parameters; a norm over the slice is a norm over all slices, by ops that use `slices`.
     """
 
     name: ClassVar[str] = ""

@@ -77,6 +77,7 @@ class Chooser:
     slices: Any = None
     nested_choices: dict[str, Choice] = field(default_factory=dict)  # by op: what nested launches and updates took
     nested: dict[str, NestedChoice] = field(default_factory=dict)  # the same by op and sizes
+    _reasons: dict[Variant, str | None] = field(default_factory=dict)  # `cannot`, which hashes sources
 
     def check_names(self, graph: Graph) -> None:
         """UsageError for an op, node glob or variant that does not exist."""
@@ -151,8 +152,19 @@ class Chooser:
             return "it has no backward, and this plan trains"
         return variant.why_not(t)
 
+    def forget(self) -> None:
+        """Make every choice anew from now on: a check may have found something."""
+        self.nested_choices.clear()
+        self.nested.clear()
+        self._reasons.clear()
+
     def cannot(self, variant: Variant) -> str | None:
         """The reason why `variant` can run on no tensors here; None where there is none."""
+        if variant not in self._reasons:
+            self._reasons[variant] = self._reason(variant)
+        return self._reasons[variant]
+
+    def _reason(self, variant: Variant) -> str | None:
         if variant.device != self.runs:
             return f"it is for {variant.device}, and this is {self.runs}"
         if self.precision not in variant.dtypes:

@@ -33,7 +33,7 @@ def check_fit(report: PlanReport) -> None:
         return fit.needed(_of(report, _recomputing(report, ops, dims)).memory() | beside)
 
     memory = report.memory() | beside
-    free = there[0] + memory["parameters"]  # the weights are allocated already
+    free = there[0] + memory["parameters"] + report.master * report.flat_bytes  # these are allocated already
     fit.check_fit(report.plan, memory, free, device=report.device.describe(), measure=measure)
 
 

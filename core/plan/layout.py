@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,12 +61,15 @@ class ParameterLayout:
             if trains:
                 self.trainable = self.size
 
-    def groups(self) -> np.ndarray[Any, Any]:
-        """One byte per 64 elements: DECAYS and TRAINS."""
-        groups = np.zeros(self.size // GROUP, np.uint8)
-        for place in self.places.values():
+    def groups(self, first: int, last: int, without: Iterable[str] = ()) -> np.ndarray[Any, Any]:
+        """One byte per 64 of the elements `first` to `last`, multiples of 64: DECAYS and TRAINS. without: parameters
+        that are to have neither."""
+        groups, none = np.zeros((last - first) // GROUP, np.uint8), set(without)
+        for name, place in self.places.items():
             byte = (DECAYS if place.decay else 0) | (TRAINS if place.trains else 0)
-            groups[place.offset // GROUP : cdiv(place.offset + place.size, GROUP)] = byte
+            start, stop = place.offset - first, place.offset + place.size - first
+            if stop > 0 and name not in none:
+                groups[max(start, 0) // GROUP : cdiv(stop, GROUP)] = byte
         return groups
 
 

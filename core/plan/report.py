@@ -19,13 +19,15 @@ from core.plan.steps import TRAIN, Choice, Plan
 
 if TYPE_CHECKING:
     from core.device.protocol import Device
+    from core.ranks.slices import Slices
 
 
 @dataclass(frozen=True)
 class PlanReport:
     """Figures of `plan` on `device`, with parameters laid out as `layout`.
 
-    states: the optimizer's flat tensors, master weights among them. health: columns of the ring of statistics.
+    states: the optimizer's flat tensors, with the master weights where there are any (`master`).
+    slices: those of what trains, of which a rank has one. health: columns of the ring of statistics.
     update(device): the optimizer's step, recorded on that device; None for a model without an optimizer.
     graph_for(dims): the model with other dims.
     """
@@ -36,6 +38,8 @@ class PlanReport:
     chooser: Chooser
     graph_for: Callable[[Mapping[str, int]], Graph]
     states: int = 0
+    master: bool = False
+    slices: Slices | None = None
     health: int = 0
     update: Callable[[Any], Sequence[Any]] | None = None
 
@@ -52,12 +56,18 @@ class PlanReport:
         return {
             "parameters": self.layout.size * itemsize(resolve(None, plan.precision)),
             "gradients": acc if training else 0,
-            "optimizer": acc * self.states if training else 0,
+            "optimizer": self.states * self.flat_bytes if training else 0,
             "health": self._health_bytes() if self._updates and self.health else 0,
             "activations": plan.arena_bytes,
             "saved": plan.saved_bytes,
             "workspace": plan.workspace_bytes,
         }
+
+    @property
+    def flat_bytes(self) -> int:
+        """Of one of the optimizer's tensors, or of the master weights: of all that trains, or of the largest slice."""
+        elements = self.slices.largest if self.slices else self.layout.trainable
+        return itemsize(resolve("acc", self.plan.precision)) * elements
 
     def _health_bytes(self) -> int:
         from core.plan.health_rows import health_bytes  # of runs that record statistics

@@ -22,6 +22,8 @@ from core.train.wiring import Parts
 from core.words import human
 from core.words import table as table_lines
 
+STATES = "optimizer"  # the part of the memory of which ranks may have slices
+
 
 def table_of_choices(engine: Engine, plan: Plan, checks: Precheck) -> list[dict[str, Any]]:
     """The plan's choices, a row each, with what the op check said of them at the run's sizes."""
@@ -85,7 +87,9 @@ def announce(parts: Parts, run: Run, table: Sequence[Mapping[str, Any]], display
         f"model: {graph.name}, {graph.parameter_count:,} parameters; {sizes}; "
         f"{micro} micro-step{'s' * (micro > 1)} a step"
     )
-    display.line(f"memory: {', '.join(f'{part} {human(memory[part])}' for part in HELD if memory.get(part))}")
+    ranks, shard = engine.ranks.size, " (a slice of it)" if engine.slices else ""
+    parts_held = [f"{part} {human(memory[part])}{shard * (part == 'optimizer')}" for part in HELD if memory.get(part)]
+    display.line(f"memory{f' of each of {ranks} ranks' * (ranks > 1)}: {', '.join(parts_held)}")
     for note in data.notes:
         display.line(note)
     held_out = f", {data.val.tokens:,} to validate on" if data.val else ""

@@ -292,7 +292,7 @@ class Trainer:
             from core.train.replicas import compare_replicas, held_by_all
 
             compare_replicas(job.ranks, self.step, held_by_all(job.engine))
-        if not job.ranks.leads:
+        if not job.ranks.leads and not job.engine.slices:
             self.saved = self.step
             return
         job.display.status(f"saving the checkpoint of step {self.step}")
@@ -307,8 +307,15 @@ class Trainer:
             {**job.state, **self.state()},
         )
         self._refuse_not_finite(contents)
-        path = checkpoint.save(job.run.checkpoints, self.step, contents)
+        if job.engine.slices:
+            from core.train.sliced_saving import saver  # of runs on several ranks
+
+            path = saver(job.engine)(job.run.checkpoints, self.step, contents)
+        else:
+            path = checkpoint.save(job.run.checkpoints, self.step, contents)
         self.saved = self.step
+        if not job.ranks.leads:
+            return
         job.display.line(f"saved {path} in {time.perf_counter() - begun:.1f} s")
         retention = (job.keep_last, job.keep_every, self.best_step)
         for problem in checkpoint.retain(job.run.checkpoints, self.step, *retention):
@@ -318,6 +325,9 @@ class Trainer:
         """Raise NumericsError where the update wrote non-finite values: they must not become the newest checkpoint."""
         tensors = {"parameter": contents.parameters, **contents.optimizer}
         bad = [f"{kind} {name}" for kind, values in tensors.items() if (name := not_finite(values))]
+        if self.job.engine.slices:  # each rank has seen its own
+            answers = [answer.decode() for answer in self.job.ranks.gather("\n".join(bad).encode())]
+            bad = list(dict.fromkeys(line for answer in answers for line in answer.splitlines()))
         if bad:
             raise NumericsError(
                 f"step {self.step}/{self.job.steps}: {', '.join(bad)} holds non-finite values after the update; "

@@ -39,6 +39,11 @@ def check_disk(config: RunConfig, engine: Engine, run: Run, done: int, best: boo
         checkpoint.MODEL: width * sum(size for size, _ in elements),
         checkpoint.OPTIMIZER: width * states * sum(size for size, trains in elements if trains),
     }
+    if engine.slices:
+        from core.train.sliced_saving import state_sizes  # of runs on several ranks
+
+        del sizes[checkpoint.OPTIMIZER]
+        sizes |= state_sizes(engine.slices, width * states)
     every = [table.checkpoint_every, table.val_every] if best else [table.checkpoint_every]
     saves = due_steps(table.steps, done, [period for period in every if period > 0])
     checkpoint.check_room(run.checkpoints, sizes, table.keep_last + best, saves)

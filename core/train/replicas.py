@@ -17,10 +17,11 @@ DIGEST = 16  # bytes
 
 
 def held_by_all(engine: Engine) -> Iterator[tuple[str, Array]]:
-    """Parameters and the optimizer's tensors of an engine whose ranks hold all of them: (name, f32 or f64)."""
+    """Parameters, and the optimizer's tensors unless each rank has a slice of them: (name, f32 or f64)."""
     for name, array in engine.parameters().items():
         yield f"parameter {name}", array
-    for state, arrays in engine.optimizer_state().items():
+    states = {} if engine.slices else engine.optimizer_state()
+    for state, arrays in states.items():
         for name, array in arrays.items():
             yield f"{state} of {name}", array
 

@@ -16,6 +16,7 @@ from core import checkpoint
 from core.checkpoint import pointers
 from core.config import RunConfig, micro_steps, resolve_config
 from core.engine import Engine
+from core.errors import UsageError
 from core.graph import load_model
 from core.plan import TRAIN
 from core.ranks.group import ALONE, Ranks
@@ -78,7 +79,7 @@ def prepare(arguments: TrainArguments, display: Display, stack: ExitStack) -> Tr
     folder = Path(ranks.decide(lambda: str(choose_folder(out, config.path.stem, arguments.resume))))
     run = run_in(folder, ranks)
     if arguments.resume and ranks.decide(lambda: occupied(folder)):
-        stack.enter_context(run)
+        see_folder(stack.enter_context(run), ranks)
         display.log = run.log
     start = find_origin(arguments, run, display, ranks)
     model = load_model(config.model, registry)
@@ -139,11 +140,24 @@ def run_in(folder: Path, ranks: Ranks) -> Run:
     return Follower(folder)
 
 
+def see_folder(run: Run, ranks: Ranks) -> Run:
+    """The run, closed and with UsageError on all ranks unless each sees its folder and writes there."""
+    if ranks.size > 1:
+        from core.train.shared_folder import check_shared  # of runs on several ranks
+
+        try:
+            check_shared(run.checkpoints, ranks)
+        except UsageError:
+            run.close()
+            raise
+    return run
+
+
 def claimed(run: Run, fresh: bool, out: Path | None, config: RunConfig, ranks: Ranks) -> Run:
-    """The run's folder, locked by rank 0: what `claim` says."""
+    """The run's folder, locked by rank 0, as `claim` has it; each rank sees it."""
     mine = claim(run, fresh, out, config.path.stem) if ranks.leads else run
     path = Path(ranks.decide(lambda: str(mine.path)))
-    return mine if ranks.leads else run_in(path, ranks)
+    return see_folder(mine if ranks.leads else run_in(path, ranks), ranks)
 
 
 def find_origin(arguments: TrainArguments, run: Run, display: Display, ranks: Ranks) -> Checkpoint | None:

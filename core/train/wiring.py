@@ -102,6 +102,7 @@ def build_engine(
         options={**options, "clip": config.optimizer.clip},
         seed=config.seed,
         health=ring_columns(config.train.health_every, config.train.log_every),
+        shard=config.train.shard,
         failed=(verdicts or Verdicts(registry)).failures_on(opened, config.precision),
     )
     return Engine(model, registry, settings, opened, ranks)

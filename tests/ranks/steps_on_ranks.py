@@ -43,7 +43,7 @@ def main(model: str, out: str, micro_steps: int, settings: dict[str, Any]) -> No
         parts = [(step * micro_steps + index) * ranks.size + ranks.rank for index in range(micro_steps)]
         record = engine.step([batch(engine, number) for number in parts], 1e-2)
         numbers |= {f"loss.{step}": record.loss, f"norm.{step}": record.norm}
-        if step == 0:
+        if step == 0 and not engine.slices:  # else each rank has the sum of its own slice alone
             numbers |= {f"gradient.{name}": array.copy() for name, array in engine.parameter_gradients()}
     numbers |= {f"parameter.{name}": array.copy() for name, array in engine.parameters().items()}
     if ranks.leads:

@@ -14,7 +14,7 @@ from core.train.run import read_lines
 
 pytestmark = NEEDS_MPI
 HOST = socket.gethostname()
-WAITING = "all_reduce of step 4"
+WAITING = "reduce_scatter of step 4"
 STEPS = 8
 
 

@@ -385,7 +385,7 @@ def test_the_flat_arena_puts_trainable_first_and_decaying_before_others():
     order = sorted(layout.places.items(), key=lambda item: item[1].offset)
     assert [(not w.trains, not w.decay) for _, w in order] == sorted((not w.trains, not w.decay) for _, w in order)
     assert all(w.offset % 64 == 0 for _, w in order)
-    groups = layout.groups()
+    groups = layout.groups(0, layout.size)
     for place_ in layout.places.values():
         span = groups[place_.offset // 64 : math.ceil((place_.offset + place_.size) / 64)]
         assert set(span.tolist()) == {(1 if place_.decay else 0) | (2 if place_.trains else 0)}
