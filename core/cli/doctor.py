@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ import core
 from core.cli.show import emit_json, json_option
 from core.device.driver import too_old
 from core.errors import CoreError, DeviceError
+from core.ranks.launched import launched
 from core.words import human, table
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
@@ -38,6 +40,7 @@ EVERYWHERE = (
     "threadpoolctl",
     "rustbpe",
 )
+LAUNCHING = ("mpiexec", "srun", "torchrun")
 NOT_ON_MACOS = ("cuda-python", "nvidia-cuda-nvrtc")
 SMALL_MEMORY = 4 * 2**30  # bytes: 124M parameters in f32 with gradients and two moments are 2 GB, plus activations
 
@@ -56,6 +59,9 @@ class Diagnosis:
 @json_option
 def command(as_json: bool) -> None:
     """Examine this machine and suggest repairs."""
+    if launched().rank:
+        join_ranks()  # rank 0 reports
+        return
     findings = [finding for look in LOOKS for finding in look()]
     if as_json:
         emit_json([asdict(finding) for finding in findings])
@@ -259,6 +265,36 @@ def plugins() -> Iterator[Diagnosis]:
         yield Diagnosis("plugins", OK, ", ".join(record.name for record in registry.plugins))
 
 
+def ranks() -> Iterator[Diagnosis]:
+    """Engines that join several processes, launchers, and the ranks that a launcher started."""
+    from core.loader import load_registry
+
+    for kind in load_registry(strict=False).ranks.values():
+        description, problem = kind.describe(), kind.problem()
+        verdict = NOTE if not description else PROBLEM if problem else OK
+        yield Diagnosis(f"ranks by {kind.name}", verdict, description or "not installed", problem)
+    names = [name for name in LAUNCHING if shutil.which(name)]
+    yield Diagnosis("launchers", OK if names else NOTE, ", ".join(names) or "none: one process a run")
+    this = launched()
+    if this.size > 1:
+        try:
+            yield Diagnosis("ranks", OK, f"{this.size}, by {this.launcher}; {join_ranks()}")
+        except DeviceError as error:
+            yield Diagnosis("ranks", PROBLEM, error.message, error.hint)
+
+
+def join_ranks() -> str:
+    """Join the processes that a launcher started, and part; the engine, its version, ranks and hosts in words."""
+    from core.loader import load_registry
+    from core.ranks.joining import join
+
+    registry = load_registry(strict=False)
+    group = join(registry.ranks, registry.device("auto"), launched())
+    description = group.describe()
+    group.finish()
+    return description
+
+
 LOOKS: tuple[Callable[[], Iterator[Diagnosis]], ...] = (
-    python, packages, blas, native, memory, cache, tokenizer, compiler, driver, plugins,
+    python, packages, blas, native, memory, cache, tokenizer, compiler, driver, plugins, ranks,
 )  # fmt: skip

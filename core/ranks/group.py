@@ -36,6 +36,7 @@ class Ranks:
     size: int = 1
     local: int = 0
     hosts: Sequence[str] = ()  # of each rank
+    limit = 60.0  # [train] rank_timeout, seconds
     waited = 0.0  # seconds in collectives so far
     doing: Any = None  # the `Doing` of a rank among several
     watcher: Any = None  # its `Watcher`
@@ -152,8 +153,9 @@ UNFINISHED = 70  # the exit code of a rank that ended too early without one
 def leave(group: Ranks, code: int) -> None:
     """The last step of a rank. One that ends before all have finished ends the others too, since they would wait for it
     for ever."""
-    if group.watcher is not None and group.finished:
-        group.watcher.end()
+    if group.finished:
+        if group.watcher is not None:
+            group.watcher.end()
     elif group.size > 1:
         if group.watcher is not None:
             group.watcher.leaves()

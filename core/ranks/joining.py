@@ -28,6 +28,7 @@ def join(kinds: Mapping[str, RanksKind], device: DeviceKind, this: LaunchedProce
         if reason is None:
             group = kind.open(this, device)
             check_world(group, this)
+            group.limit = limit
             group.watcher = Watcher(group, limit)
             group.watcher.begin()
             before_exit(functools.partial(leave, group))

@@ -30,3 +30,11 @@ class RanksKind(ABC):
         """The group, joined, of processes that run on this kind of device: all ranks call it.
 
         Raises DeviceError where the library cannot be used."""
+
+    def describe(self) -> str:
+        """The installed library and its version, for `core doctor`; "" where it is not installed. It joins nothing."""
+        return ""
+
+    def problem(self) -> str:
+        """A fault of the installation and its repair, or ""."""
+        return ""

@@ -12,6 +12,8 @@ from core.train.run import Run
 class Follower(Run):
     """A Run that writes nothing and takes no lock."""
 
+    writes = False
+
     def __enter__(self) -> Follower:
         return self
 

@@ -123,6 +123,8 @@ class Run:
     does; leaving it releases the lock. Raises UsageError when another process has it or when it cannot be written.
     """
 
+    writes = True  # False on the ranks of a run other than the first
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = path.name

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 def repair(run: Run, pointer: str, step: int | None, display: Display) -> None:
     """Make LATEST or BEST name the checkpoint of a step (None: none), and say so where it did not, as after a kill."""
+    if not run.writes:
+        return
     said = pointers.repair(run.path, pointer, None if step is None else checkpoint.folder_name(step))
     if said is not None:
         display.line(said)

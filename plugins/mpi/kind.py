@@ -25,3 +25,19 @@ class Mpi(RanksKind):
             return MpiRanks(launched.local)
         except (ImportError, RuntimeError, OSError) as error:  # no library, or another one than mpi4py was made for
             raise DeviceError(f"MPI cannot be used: {error}", hint=f"{INSTALL} brings mpi4py and Open MPI") from error
+
+    def describe(self):
+        from .installed import launcher, library
+
+        return (
+            f"{library() or 'mpi4py finds no MPI library'}; {launcher() or 'no mpiexec'}" if find_spec("mpi4py") else ""
+        )
+
+    def problem(self):
+        from .installed import launcher, library, mismatch
+
+        if not find_spec("mpi4py"):
+            return f"{INSTALL} joins ranks on every device"
+        if not library() or not launcher():
+            return f"{INSTALL} brings mpi4py and Open MPI with its mpiexec"
+        return mismatch(library(), launcher())

@@ -32,7 +32,7 @@ class Communicator:
     @property
     def limit(self):
         """Seconds that a step's collectives may take: [train] rank_timeout."""
-        return getattr(getattr(self.exchange, "watcher", None), "limit", LIMIT)
+        return getattr(self.exchange, "limit", LIMIT)
 
     def connect(self):
         """Meet the other ranks: all of them call this. Uses the CUDA context of this thread."""

@@ -5,7 +5,7 @@ import re
 
 from core import RanksKind, UsageError
 
-from .library import missing
+from .library import describe, missing
 
 PORTS, FIRST_PORT = 20_000, 20_000  # where SLURM names no port: one that follows from the job's number
 
@@ -27,6 +27,12 @@ class Nccl(RanksKind):
 
         os.environ["NCCL_COMM_ID"] = str(meeting(os.environ))
         return NcclRanks(launched, device.open(launched.local))
+
+    def describe(self):
+        return "" if missing() else describe()
+
+    def problem(self):
+        return missing() or ""
 
 
 def meeting(environment):

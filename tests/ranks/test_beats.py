@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 from fake_ranks import Beside
 
+from core import RanksKind
+from core.departure import depart
+from core.loader import load_registry
 from core.ranks.beats import LAGS, Beat, Heard, Lagging, death, gone, leaves, patience
+from core.ranks.group import UNFINISHED
+from core.ranks.joining import join
+from core.ranks.launched import LaunchedProcess
 from core.train.crash import UNKNOWN, Cause, Replay, packed, shared
 
 LIMIT = 5.0
@@ -111,3 +117,35 @@ def test_a_cause_that_no_rank_has_is_said_of_all() -> None:
     found, replay = shared(Beside(json.dumps(asdict(UNKNOWN)).encode()), UNKNOWN, ours)
     assert found.what.startswith("on all 2 ranks: ")
     assert replay is ours
+
+
+class Bystander(Beside):
+    """Without a side channel."""
+
+    engine = "nccl"
+
+    def abort(self, code: int) -> None:
+        raise SystemExit(code)
+
+
+class BystanderKind(RanksKind):
+    name = "nccl"
+
+    def why_not(self, launched: object, device: object) -> None:
+        return None
+
+    def open(self, launched: object, device: object) -> Bystander:
+        return Bystander()
+
+
+def test_ranks_end_together_unless_all_have_finished() -> None:
+    this = LaunchedProcess("torchrun", 0, 2, 0)
+    device = load_registry().device("cpu")
+    group = join({"nccl": BystanderKind()}, device, this, limit=2.0)
+    assert not group.beats
+    with pytest.raises(SystemExit) as ended:
+        depart(0)
+    assert ended.value.code == UNFINISHED
+    group = join({"nccl": BystanderKind()}, device, this, limit=2.0)
+    group.finish()
+    depart(3)

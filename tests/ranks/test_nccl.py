@@ -225,10 +225,9 @@ out([*said, os.environ.get("NCCL_ALGO"), calls()[-1][1]])
 )
 def test_failures_have_the_words_of_nccl_and_a_hang_has_a_limit(on_ranks, environment, words):
     code = """
-from types import SimpleNamespace
 ranks = joined()
 device, environment = ranks.device, json.loads(os.environ["LATER"])
-ranks.watcher = SimpleNamespace(limit=0.5)
+ranks.limit = 0.5
 flat = tensor(device, np.zeros(8))
 device.run(collective("all_reduce", ranks, flat=flat))
 device.synchronize()
