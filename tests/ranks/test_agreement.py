@@ -90,7 +90,9 @@ def test_variants_that_rank_0_has_chosen_are_taken_by_all() -> None:
         return {**own, "nodes": chosen[0]}
 
     registry = load_registry()
-    settings = Settings(dims={"C": 16, "H": 2, "L": 1, "V": 64, "S": 16, "T": 16, "B": 1}, optimizer="adamw")
+    settings = Settings(
+        dims={"C": 16, "H": 2, "L": 1, "V": 64, "S": 16, "T": 16, "B": 1}, optimizer="adamw", shard=False
+    )
     engine = Engine(load_model("gpt2_124m", registry), registry, settings, ranks=Second(first))
     before = engine.report(engine.plan(TRAIN)).choices()
     assert before["h.0.act"].variant.name != "reference"

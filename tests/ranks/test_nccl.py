@@ -306,7 +306,8 @@ def steps(ranks, **settings):
 
 
 @stubbed
-def test_a_training_step_in_graphs_sums_gradients_and_loss_and_records_the_algorithm(on_ranks, tmp_path_factory):
+@pytest.mark.parametrize("shard", [False, True])
+def test_a_training_step_in_graphs_sums_gradients_and_loss_and_records_the_algorithm(on_ranks, tmp_path_factory, shard):
     model = tmp_path_factory.mktemp("model") / "two.toml"
     model.write_text(MODEL)
     code = f"""{STEPS}
@@ -314,7 +315,7 @@ import simulated_driver
 simulated_driver.simulate(stub)
 ranks = joined()
 first = nccl.stub_nccl_calls()
-ours = steps(ranks, device="cuda")
+ours = steps(ranks, device="cuda", shard={shard})
 simulated_driver.check_pool()
 made = calls(first)
 from core.ranks.group import ALONE
@@ -333,12 +334,14 @@ out([ours, one(), made])
     for (numbers, gradients, choice), (expected, theirs), calls in said:
         assert np.allclose(numbers, expected, rtol=1e-5)
         assert choice == ["nccl", {"algorithm": "ring"}]
-        for name, gradient in gradients.items():
+        for name, gradient in gradients.items() if not shard else ():  # of slices, each rank has its own sums
             assert np.linalg.norm(np.subtract(gradient, theirs[name])) <= 1e-5 * np.linalg.norm(theirs[name]), name
         inside = [call for call in calls if call[5]]
-        assert [call[0] for call in inside] == ["AllReduce", "AllReduce"], "gradients and loss, once for all replays"
-        assert [call[3] for call in inside] == [7, 8]
-    assert said[0][0] == said[1][0], "the ranks agree in every bit"
+        kinds = [(call[0], call[3]) for call in inside]  # 7 is f32, 8 f64: once for all replays
+        whole = [("AllReduce", 7), ("AllReduce", 8)]  # gradients and loss
+        slices = [*2 * [("Reduce", 7)], ("AllReduce", 8), ("AllGather", 8), *2 * [("Broadcast", 7)]]  # norm, weights
+        assert kinds == (slices if shard else whole)
+    assert said[0][0][0] == said[1][0][0] and (shard or said[0][0] == said[1][0]), "the ranks agree in every bit"
 
 
 def test_the_place_to_meet_follows_from_the_launcher():
