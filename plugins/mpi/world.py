@@ -8,6 +8,8 @@ from mpi4py import MPI
 
 from core import Ranks
 
+from .last_resort import end_daemon_later
+
 PIECE = 16 << 20  # bytes summed at a time: one call for a whole arena takes twice as long (DISTRIBUTED in LOG.md)
 LAST_WORDS = 1.0  # seconds for a daemon that does not answer, as behind a cable that was cut
 
@@ -39,6 +41,7 @@ class MpiRanks(Ranks):
             return self.comm.bcast(data)
 
     def abort(self, code):
+        end_daemon_later()
         last = threading.Timer(LAST_WORDS, os._exit, (code,))
         last.daemon = True
         last.start()

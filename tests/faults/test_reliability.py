@@ -20,7 +20,7 @@ def injected() -> list[str]:
     """`test_faults_<area>.py::test_name` of every test function that injects a fault."""
     return [
         f"{path.name}::{node.name}"
-        for path in sorted(TESTS.rglob("test_faults_*.py"))
+        for path in sorted(TESTS.parent.rglob("test_faults_*.py"))
         for node in ast.parse(path.read_text("utf-8")).body
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
     ]
