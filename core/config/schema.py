@@ -135,6 +135,13 @@ class TrainTable(Table, frozen=True, kw_only=True):
             "(ZeRO-1); `false` holds all of it on each."
         ),
     ] = True
+    overlap: Annotated[
+        bool,
+        Meta(
+            description="On several GPUs, sum gradients over ranks while the last backward runs. Results have the same "
+            "bits without."
+        ),
+    ] = True
     capture: Annotated[
         bool,
         Meta(description="Replay a step's launches as CUDA graphs, on `cuda`. Results have the same bits without."),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from core.engine.tracing import TraceEvent
 
 Beside = Callable[[RecordedStep], Sequence[Any]]
+Behind = Callable[[Sequence[RecordedStep]], Mapping[int, Sequence[Any]]]
 
 
 class Arena:
@@ -55,7 +56,7 @@ class BoundPlan:
         self._states = states if states is not None else {}
         self._own: dict[Buffer, Any] = {}
         self._flags: dict[bool, list[RecordedStep]] = {}
-        self._commands: dict[tuple[bool, bool], Sequence[Any]] = {}
+        self._commands: dict[tuple[bool, bool, bool], Sequence[Any]] = {}
         self._arena = arena.fit(plan.arena_bytes)
 
     def tensor(self, buffer: Buffer) -> Any:
@@ -130,13 +131,17 @@ class BoundPlan:
 
     # --- recording and replay --------------------------------------------------------------------------------
 
-    def run(self, first: bool = True, beside: Beside | None = None) -> None:
-        """Replay one micro-step. beside: gives commands to run behind each step; the same one in every call."""
+    def run(self, first: bool = True, beside: Beside | None = None, behind: Behind | None = None) -> None:
+        """Replay one micro-step. beside: gives commands to run behind each step; behind: gives commands to run behind
+        steps, by the step's number among all. Both are the same ones in every call."""
         self._bind()
-        key = first, beside is not None
+        key = first, beside is not None, behind is not None
         if key not in self._commands:
-            recorded = [c for r in self._recorded(first) for c in (*r.commands, *(beside(r) if beside else ()))]
-            self._commands[key] = self.device.captured(recorded) if self.capture else recorded
+            recorded, commands = self._recorded(first), list[Any]()
+            further = behind(recorded) if behind else {}
+            for number, record in enumerate(recorded):
+                commands += [*record.commands, *(beside(record) if beside else ()), *further.get(number, ())]
+            self._commands[key] = self.device.captured(commands) if self.capture else commands
         self.device.run(self._commands[key])
 
     def launches(self) -> list[Any]:

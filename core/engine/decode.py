@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from core.engine.batch import Array
 from core.engine.bound import BoundPlan
-from core.errors import DataError
-from core.plan import Plan, trimmed
+from core.errors import BuildError, DataError, UsageError
+from core.plan import GENERATE, Plan, trimmed
+from core.roles import S, T
+
+if TYPE_CHECKING:
+    from core.engine.engine import Engine
+
+
+def session_of(engine: Engine, bind: Callable[..., BoundPlan], rows: int, capacity: int) -> DecodeSession:
+    """A decode session of an engine: `Engine.session`. bind(plan, states): a plan with addresses."""
+    graph = engine.graph
+    most = graph.positions
+    if S in graph.dims and capacity > most:
+        raise UsageError(f"a session of {capacity} tokens: {graph.name} has S = {most} positions")
+    capacity = capacity or most
+    try:
+        engine.graph_for({T: capacity} if T in graph.dims else {})
+    except BuildError as error:
+        raise UsageError(f"a session of {capacity} tokens: {error.message}", hint=error.hint) from None
+
+    def plan(tokens: int, logits: bool) -> Plan:
+        dims = dict(zip(engine.input_dims[engine.token_input], (rows, tokens), strict=True))
+        return engine.plan(GENERATE, (engine.logits_value,) if logits else (), capacity, dims)
+
+    return DecodeSession(rows, capacity, plan, bind)
 
 
 class DecodeSession:

@@ -10,25 +10,25 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from core.engine.batch import Array, Batch, check_same_parameters, count_of, dims_of, input_dims_of
-from core.engine.bound import Arena, BoundPlan
+from core.engine.bound import Arena, Behind, BoundPlan
 from core.engine.optimizer_step import update_of
 from core.engine.settings import NO_LIMITS, Record, Settings, chooser_of, precision_on
 from core.engine.store import ParameterStore
-from core.errors import BuildError, DataError, UsageError
+from core.errors import DataError, UsageError
 from core.graph import Graph, ModelSource
 from core.op import CONTROL, SLOT, Optimizer
-from core.plan import EVALUATE, GENERATE, TRAIN, ParameterLayout, Plan, Request, make_plan, trimmed
+from core.plan import EVALUATE, TRAIN, ParameterLayout, Plan, Request, make_plan, trimmed
 from core.plan.record import control_record
 from core.plan.report import PlanReport
 from core.plan.steps import Step
 from core.ranks.group import ALONE, Ranks
 from core.registry import Registry
-from core.roles import S, T
 
 if TYPE_CHECKING:
     from core.device.protocol import Device
@@ -196,8 +196,9 @@ class Engine:
         self._targets = int(self.ranks.agree([sum(map(self._count, micro_batches))])[0])
         watch = None
         for index, plan in self._micro_steps(micro_batches, self._targets):
-            watch = self._health_of(plan) if health and index == len(micro_batches) - 1 else None
-            plan.run(index == 0, watch.beside if watch else None)
+            last = index == len(micro_batches) - 1
+            watch = self._health_of(plan) if health and last else None
+            plan.run(index == 0, watch.beside if watch else None, self._sums_beside if last else None)
         if watch:
             watch.before_update()
         self.ranks.states("the update")
@@ -272,7 +273,17 @@ class Engine:
         optimizer, store, control = self._optimizer(), self.store, self.control
         if device is not self.device:
             store, control = self._store_on(device), control_record(device)
-        return update_of(optimizer, self.settings.options, store, control, self.collective)
+        summed = device is self.device and self._sums_beside is not None
+        return update_of(optimizer, self.settings.options, store, control, self.collective, summed)
+
+    @cached_property
+    def _sums_beside(self) -> Behind | None:
+        """The sums of gradients over ranks beside the last micro-step's backward; None where the update has them."""
+        if self.collective is None or not self.settings.overlap:
+            return None
+        from core.engine.gradient_sums import sums_beside  # of runs on several ranks
+
+        return sums_beside(self.store, self.collective, self.chooser.pick)
 
     def _update_on(self, device: Device) -> Sequence[Any]:
         """The optimizer's step as it would be recorded on another device."""
@@ -354,23 +365,9 @@ class Engine:
 
         Raises UsageError for a capacity beyond S, or one that the graph cannot have as its T: there are no positions.
         """
-        most = self.graph.positions
-        if S in self.graph.dims and capacity > most:
-            raise UsageError(f"a session of {capacity} tokens: {self.graph.name} has S = {most} positions")
-        try:
-            self.graph_for({T: capacity or most} if T in self.graph.dims else {})
-        except BuildError as error:
-            raise UsageError(f"a session of {capacity or most} tokens: {error.message}", hint=error.hint) from None
-        return self._session(rows, capacity or most)
+        from core.engine.decode import session_of  # training needs none
 
-    def _session(self, rows: int, capacity: int) -> DecodeSession:
-        from core.engine.decode import DecodeSession  # training needs none
-
-        def plan(tokens: int, logits: bool) -> Plan:
-            dims = dict(zip(self.input_dims[self.token_input], (rows, tokens), strict=True))
-            return self.plan(GENERATE, (self.logits_value,) if logits else (), capacity, dims)
-
-        return DecodeSession(rows, capacity, plan, self._bind)
+        return session_of(self, self._bind, rows, capacity)
 
     # --- figures ---------------------------------------------------------------------------------------------
 
@@ -396,5 +393,6 @@ class Engine:
         """Forget the choices of nested launches and of the update: plans that are made from now on may differ."""
         self.chooser.forget()
         self._update = ()
+        self.__dict__.pop("_sums_beside", None)
         self._bound.clear()
         self._health.clear()

@@ -16,10 +16,11 @@ def update_of(
     store: ParameterStore,
     control: Any,
     collective: Callable[[str], str] | None = None,
+    summed: bool = False,
 ) -> Callable[[Any], None]:
     """`optimizer.step` over the store's tensors: a call with a launch launches its ops. options: the run's, over the
     optimizer's own; control: the control record; collective: the op that does "sum", "scatter" or "gather" over the
-    ranks of the run; None for one rank.
+    ranks of the run; None for one rank. summed: whether the gradients are summed over ranks before.
 
     Of a store with slices each rank updates its own: gradients are summed towards their owners, and the owners' weights
     go to all. Raises UsageError where no parameter trains.
@@ -42,10 +43,10 @@ def update_of(
     cuts = list(store.slices.cuts) if store.slices else []
 
     def update(launch: Any) -> None:
-        if collective and cuts:
-            launch.op(collective("scatter"), flat=store.grads, part=flat["grad"], cuts=cuts)
-        elif collective:
-            launch.op(collective("sum"), flat=store.grads)
+        if collective and not summed:
+            from core.engine.gradient_sums import record_sums  # of runs on several ranks
+
+            record_sums(launch, store, collective)
         if collective:
             launch.op(collective("sum"), flat=loss)
         optimizer.step(p, launch)

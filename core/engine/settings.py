@@ -33,6 +33,7 @@ class Settings:
     dims: overrides of the model's dims. alias, in_place: False only in tests. capture: replay recorded launches as
     CUDA graphs, where the device has them; the same bits either way. health: how many steps' statistics the device
     keeps until they are taken. shard: over several ranks, each has optimizer state and master weights of a slice alone.
+    overlap: gradients are summed over ranks beside the last backward, where the device can.
     """
 
     device: str = "cpu"
@@ -59,6 +60,7 @@ class Settings:
     capture: bool = True
     health: int = 0
     shard: bool = True
+    overlap: bool = True
 
 
 @dataclass(frozen=True)

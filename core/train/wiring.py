@@ -103,6 +103,7 @@ def build_engine(
         seed=config.seed,
         health=ring_columns(config.train.health_every, config.train.log_every),
         shard=config.train.shard,
+        overlap=config.train.overlap,
         failed=(verdicts or Verdicts(registry)).failures_on(opened, config.precision),
     )
     return Engine(model, registry, settings, opened, ranks)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from core.engine import Engine, Settings
+from core.engine import Engine, Settings, gradient_sums
 from core.graph import load_model
 from core.loader import load_registry
 from core.ranks.group import ALONE
@@ -34,6 +34,7 @@ def batch(engine: Engine, number: int) -> dict[str, Any]:
 
 def main(model: str, out: str, micro_steps: int, settings: dict[str, Any]) -> None:
     registry = load_registry()
+    gradient_sums.LEAST, gradient_sums.MOST = settings.pop("parts", None) or (gradient_sums.LEAST, gradient_sums.MOST)
     this = launched()
     ranks = join(registry.ranks, registry.device(settings["device"]), this) if this.size > 1 else ALONE
     engine = Engine(load_model(model, registry), registry, Settings(**settings), None, ranks)

@@ -291,10 +291,12 @@ logits = { op = "matmul", in = "fc", features = "V", bias = false }
 loss   = { op = "cross_entropy", in = ["logits", "targets"] }
 """
 STEPS = """
-def steps(ranks, **settings):
+def steps(ranks, after=None, **settings):
     settings = Settings(optimizer="adamw", options={"clip": 1.0}, fusion={"head_loss": False}, **settings)
     engine = Engine(load_model(os.environ["MODEL"], registry), registry, settings, None, ranks)
     engine.initialize(1)
+    if after is not None:
+        after(engine)
     rows = np.random.default_rng(0).integers(0, 24, (4, 2, 5)).astype(np.int32)
     own = rows[ranks.rank::ranks.size]
     made = [engine.step([{"tokens": r[:, :-1], "targets": r[:, 1:]} for r in own], 1e-2) for _ in range(2)]
@@ -315,7 +317,7 @@ import simulated_driver
 simulated_driver.simulate(stub)
 ranks = joined()
 first = nccl.stub_nccl_calls()
-ours = steps(ranks, device="cuda", shard={shard})
+ours = steps(ranks, device="cuda", shard={shard}, overlap=False)
 simulated_driver.check_pool()
 made = calls(first)
 from core.ranks.group import ALONE
@@ -342,6 +344,44 @@ out([ours, one(), made])
         slices = [*2 * [("Reduce", 7)], ("AllReduce", 8), ("AllGather", 8), *2 * [("Broadcast", 7)]]  # norm, weights
         assert kinds == (slices if shard else whole)
     assert said[0][0][0] == said[1][0][0] and (shard or said[0][0] == said[1][0]), "the ranks agree in every bit"
+
+
+OVERLAP = f"""{STEPS}
+import simulated_driver
+from core.engine import gradient_sums
+simulated_driver.simulate(stub)
+gradient_sums.LEAST, gradient_sums.MOST, gradient_sums.PIECE = 400, 600, 64
+ranks = joined()
+made, runs = [], []
+for overlap in (True, False):
+    for shard in (True, False):
+        first, held = nccl.stub_nccl_calls(), []
+        numbers, _, _ = steps(ranks, held.append, device="cuda", shard=shard, overlap=overlap)
+        engine = held[0]
+        parts = len(gradient_sums.parts_of(engine.layout))
+        weights = {{name: array.tolist() for name, array in engine.parameters().items()}}
+        streams = [nccl.stub_nccl_call(i).contents.stream for i in range(first, nccl.stub_nccl_calls())]
+        captured = [s for s, call in zip(streams, calls(first), strict=True) if call[5]]
+        aside = sum(stream != int(engine.device._stream) for stream in captured)
+        runs.append([overlap, shard, parts, len(captured), aside, numbers, weights])
+simulated_driver.check_pool()
+out(runs)
+"""
+
+
+@stubbed
+@pytest.mark.parametrize("order", ["early", "late"])
+def test_gradients_are_summed_beside_the_last_backward_with_the_same_bits(on_ranks, tmp_path_factory, order):
+    model = tmp_path_factory.mktemp("model") / "two.toml"
+    model.write_text(MODEL)
+    for runs in on_ranks(OVERLAP, MODEL=str(model), STUB_MEMORY=str(1 << 26), STUB_ORDER=order):
+        bits = {shard: [run[5:] for run in runs if run[1] == shard] for shard in (True, False)}
+        assert bits[True][0] == bits[True][1] and bits[False][0] == bits[False][1], "overlap changes no bit"
+        for overlap, shard, parts, captured, aside, *_ in runs:
+            assert parts == 4
+            assert captured > parts and (aside >= parts) == overlap and (aside == 0) == (not overlap)
+            if not shard and overlap:
+                assert (captured, aside) == (parts + 1, parts), "each part beside the step, the loss in the update"
 
 
 def test_the_place_to_meet_follows_from_the_launcher():
