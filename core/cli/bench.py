@@ -55,6 +55,9 @@ def command(
             raise UsageError("--set and --profile are for a config", hint="core bench configs/gpt2_124m.toml")
         kind = registry.device(device)
         refuse_untimed(kind)
+        if registry.op(target.partition(".")[0]).collective:
+            report_collective(target, registry, kind, as_json)
+            return
         rows = list(op_rows(target, registry, kind, shape, steps))
         emit_json(rows) if as_json else click.echo("\n".join(op_lines(rows)))
         return
@@ -87,21 +90,38 @@ def report(
     from core.outputs import target_file, write_target
     from core.plan import TRAIN
     from core.plan.figures import check_fit
+    from core.ranks.joining import join
+    from core.ranks.launched import launched
     from core.train.wiring import build_engine
 
     if profile is not None:
         target_file(Path(profile), "--profile")
     loaded, registry = resolve_config(config, overrides=overrides, device=device, plugins=plugin)
     refuse_untimed(registry.devices[loaded.device])
-    engine = build_engine(loaded, registry, load_model(loaded.model, registry), None)
+    kind = registry.devices[loaded.device]
+    model, ranks = load_model(loaded.model, registry), join(registry.ranks, kind, launched(), loaded.train.rank_timeout)
+    opened = kind.open(ranks.local)
+    engine = build_engine(loaded, registry, model, None, opened)
     B, T = int(engine.graph.dims["B"]), int(engine.graph.dims["T"])
-    micro = micro_steps(loaded.train.tokens_per_step, B, T, where=loaded.where("train.tokens_per_step"))
+    micro = micro_steps(loaded.train.tokens_per_step, B, T, ranks.size, where=loaded.where("train.tokens_per_step"))
     plan = engine.plan(TRAIN)
     check_fit(engine.report(plan))
     engine.initialize(loaded.seed)
-    click.echo(f"{engine.graph.name} on {engine.device.describe()}, in {engine.precision}; B = {B}, T = {T}", err=True)
+    if ranks.leads:
+        click.echo(f"{engine.graph.name} on {opened.describe()}, in {engine.precision}; B = {B}, T = {T}", err=True)
     with status_line(f"timing {steps} steps of {micro} micro-steps"):
         timings = bench(engine, micro, steps)
+    shared = None
+    if ranks.size > 1:
+        from core.measure.communication import together  # of runs on several ranks
+
+        del engine  # its memory is that of the next one
+        engine = build_engine(loaded, registry, model, None, opened, ranks=ranks)
+        engine.initialize(loaded.seed)
+        shared, timings = together(engine, timings, micro, steps)
+        ranks.finish()
+        if not ranks.leads:
+            return
     memory = engine.report(plan).memory()
     if profile is not None:
         write_target(Path(profile), json.dumps(chrome_trace(timings, engine.graph.name)).encode(), "--profile")
@@ -112,8 +132,10 @@ def report(
     }
     about |= {"B": B, "T": T, "micro_steps": micro}
     if as_json:
-        emit_json(about | as_data(timings, memory))
+        emit_json(about | as_data(timings, memory) | ({"ranks": shared.data()} if shared else {}))
         return
+    if shared:
+        click.echo(shared.line())
     for line in config_lines(timings, sum(memory[k] for k in ("parameters", "gradients", "optimizer", "activations"))):
         click.echo(line)
     if profile is not None:
@@ -173,6 +195,27 @@ def op_rows(
         if variant.device == kind.runs:
             times = measure(op, variant, registry, kind.name, repeats, [example])
             yield {"variant": f"{name}.{variant.name}", "shape": example, "ms": times}
+
+
+def report_collective(target: str, registry: Registry, kind: DeviceKind, as_json: bool) -> None:
+    """The times of a collective op's variants on two ranks, by size."""
+    from core.testing.on_ranks import RANKS, times_on_ranks  # of ops that need several ranks
+
+    name, _, only = target.partition(".")
+    variants = [registry.variant(name, only)] if only else list(registry.variants[name].values())
+    here = [variant for variant in variants if variant.device == kind.runs]
+    times = {f"{name}.{v.name}": times_on_ranks(registry.op(name), v, registry, kind.name) for v in here}
+    if as_json:
+        emit_json([{"variant": variant, "times": rows} for variant, rows in times.items()])
+        return
+    cells = [
+        [variant, human(row["bytes"]), f"{row['ms']:.3f}", f"{row['memcpys']:.1f}"]
+        for variant, rows in times.items() if not isinstance(rows, str) for row in rows
+    ]  # fmt: skip
+    click.echo("\n".join(table(("variant", "flat", f"ms on {RANKS} ranks", "times a copy"), cells)))
+    for variant, why in times.items():
+        if isinstance(why, str):
+            click.echo(f"{variant}: not timed: {why}")
 
 
 def op_lines(rows: Sequence[dict[str, Any]]) -> list[str]:

@@ -26,6 +26,7 @@ from core.testing.log import Failure, Log
 
 RANKS = 2
 LIMIT = 300  # seconds
+TIMED = "timed"  # in place of a seed: time the variant
 MARK = "@@"  # in front of what rank 0 prints
 # of Open MPI, which else refuses root and more ranks than cores; others ignore them
 STARTS = {
@@ -57,6 +58,13 @@ def check_on_ranks(op: Op, variant: Variant, registry: Registry, report: Variant
     sizes = [{"n": int(row["n"])} for row in outcome]
     report.cover(dict.fromkeys(variant.dtypes, sizes))
     report.take(log)
+
+
+def times_on_ranks(op: Op, variant: Variant, registry: Registry, device: str) -> list[dict[str, Any]] | str:
+    """The times of a variant of a collective op on two ranks, by the bytes of its flat tensor: milliseconds, and
+    multiples of a copy of as many bytes. Or why there are none, in words."""
+    why = why_no_ranks()
+    return why or results([op.name, variant.name, device, TIMED, *given_plugins(registry)])
 
 
 def why_no_ranks() -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +25,9 @@ from core.ranks.group import Ranks
 from core.ranks.joining import join
 from core.ranks.launched import launched
 from core.testing.compare import Array, bounds_of, round_to
-from core.testing.on_ranks import MARK
+from core.testing.on_ranks import MARK, TIMED
 
+ROUNDS = 7  # of a timing
 GUARD = 64  # elements before and behind each tensor
 Row = dict[str, Any]
 
@@ -58,6 +59,21 @@ class RankTrial:
             for dtype in dtypes_of(self.op, self.variant):
                 yield from self.row(slicing, dtype)
 
+    def times(self) -> Iterator[Row]:
+        """By bytes of the flat tensor, in f32: milliseconds of a call and of a copy of as many bytes, the least."""
+        for n in (1 << 14, 1 << 18, 1 << 22, 1 << 24):
+            flat = GuardedFlat(self.device, np.zeros(n, np.float32), "f32")
+            target = GuardedFlat(self.device, np.zeros(n, np.float32), "f32").tensor
+            t = self.tensors(self.variant, Slicing(n, None, True), flat.tensor)
+            commands = self.device.captured(self.device.record(self.variant, "forward", t, None, None))
+            copy, seconds, copied = self.device.copy(target, flat.tensor), [], []
+            for _ in range(ROUNDS):
+                self.ranks.wait()
+                seconds.append(self.device.elapsed([commands])[0])
+                copied.append(self.device.elapsed([copy])[0])
+            took, once = self.ranks.agree([min(seconds), min(copied)], "max").tolist()
+            yield {"bytes": 4 * n, "ms": 1e3 * took, "memcpys": took / once}
+
     def row(self, slicing: Slicing, dtype: str) -> Iterator[Row]:
         rng = np.random.default_rng([self.seed, self.ranks.rank, slicing.n])
         drawn = round_to(rng.standard_normal(slicing.n), dtype)
@@ -76,22 +92,31 @@ class RankTrial:
 
     def call(self, variant: Any, slicing: Slicing, drawn: Array, dtype: str, host: bool = False) -> tuple[Array, str]:
         """(the tensor that the op writes, what was written outside of the tensors)."""
-        whole = self.op.collective == "sum"
-        cuts = [0] * (self.ranks.size + 1) if whole else list(slicing.cuts or self.ranks.cuts(slicing.n))
-        mine = slice(cuts[self.ranks.rank], cuts[self.ranks.rank + 1])
         flat = GuardedFlat(None if host else self.device, drawn, dtype)
-        part = flat.tensor[mine] if slicing.inside else GuardedFlat(flat.device, drawn[mine], dtype).tensor
-        tensors = {"flat": flat.tensor} | ({} if whole else {"part": part})
-        sizes = {"n": slicing.n, "m": mine.stop - mine.start, "cuts": list(slicing.cuts or [])}
-        t = Tensors(**tensors, **sizes, ranks=self.ranks, node="check", config={})
-        t.config = next(iter(variant.configs(t)), {})
+        mine = self.mine(slicing)
+        apart = None if slicing.inside else GuardedFlat(flat.device, drawn[mine], dtype).tensor
+        t = self.tensors(variant, slicing, flat.tensor, apart)
         if host:
             variant.forward(t)
         else:
-            commands = self.device.captured(self.device.record(variant, "forward", t, None, None))
-            self.device.run(commands)
-        written = tensors[self.op.mutates[0]]
-        return flat.read(written), flat.overrun()
+            self.device.run(self.device.captured(self.device.record(variant, "forward", t, None, None)))
+        return flat.read(getattr(t, self.op.mutates[0])), flat.overrun()
+
+    def mine(self, slicing: Slicing) -> slice:
+        """This rank's slice of the flat tensor."""
+        if self.op.collective == "sum":
+            return slice(0, 0)
+        cuts = list(slicing.cuts or self.ranks.cuts(slicing.n))
+        return slice(cuts[self.ranks.rank], cuts[self.ranks.rank + 1])
+
+    def tensors(self, variant: Any, slicing: Slicing, flat: Any, part: Any = None) -> Tensors:
+        """`t` of a call; without a part, the slice of flat."""
+        mine = self.mine(slicing)
+        parts = {} if self.op.collective == "sum" else {"part": flat[mine] if part is None else part}
+        sizes = {"n": slicing.n, "m": mine.stop - mine.start, "cuts": list(slicing.cuts or [])}
+        t = Tensors(flat=flat, **parts, **sizes, ranks=self.ranks, node="check", config={})
+        t.config = next(iter(variant.configs(t)), {})
+        return t
 
 
 class GuardedFlat:
@@ -146,9 +171,14 @@ def main(name: str, variant_name: str, device: str, seed: str, *plugins: str) ->
         opened = kind.open(ranks.local)
         t = Tensors(flat=None, part=None, cuts=[], n=ranks.size, m=1, ranks=ranks)
         why = opened.can_run(variant) or variant.why_not(t)
-        trial = RankTrial(op, variant, registry.variant(name, "reference"), opened, ranks, int(seed))
-        own: Sequence[Row] = [] if why else list(trial.rows())
-        said = why or [row for rows in ranks.gather(json.dumps(own).encode()) for row in json.loads(rows)]
+        trial = RankTrial(
+            op, variant, registry.variant(name, "reference"), opened, ranks, int(seed.replace(TIMED, "0"))
+        )
+        if why or seed == TIMED:
+            said = why or list(trial.times())
+        else:
+            own = json.dumps(list(trial.rows())).encode()
+            said = [row for rows in ranks.gather(own) for row in json.loads(rows)]
         leads = ranks.leads
         ranks.finish()
     except CoreError as error:
