@@ -86,8 +86,8 @@ def report(
 ) -> None:
     from core.config import micro_steps, resolve_config
     from core.graph import load_model
-    from core.measure.bench import bench, chrome_trace
-    from core.outputs import target_file, write_target
+    from core.measure.bench import bench
+    from core.outputs import target_file
     from core.plan import TRAIN
     from core.plan.figures import check_fit
     from core.ranks.joining import join
@@ -97,45 +97,47 @@ def report(
     if profile is not None:
         target_file(Path(profile), "--profile")
     loaded, registry = resolve_config(config, overrides=overrides, device=device, plugins=plugin)
-    refuse_untimed(registry.devices[loaded.device])
-    kind = registry.devices[loaded.device]
+    refuse_untimed(kind := registry.devices[loaded.device])
     model, ranks = load_model(loaded.model, registry), join(registry.ranks, kind, launched(), loaded.train.rank_timeout)
     opened = kind.open(ranks.local)
     engine = build_engine(loaded, registry, model, None, opened)
-    B, T = int(engine.graph.dims["B"]), int(engine.graph.dims["T"])
+    B, T = (int(engine.graph.dims[name]) for name in "BT")
     micro = micro_steps(loaded.train.tokens_per_step, B, T, ranks.size, where=loaded.where("train.tokens_per_step"))
     plan = engine.plan(TRAIN)
     check_fit(engine.report(plan))
     engine.initialize(loaded.seed)
-    if ranks.leads:
-        click.echo(f"{engine.graph.name} on {opened.describe()}, in {engine.precision}; B = {B}, T = {T}", err=True)
+    title = f"{engine.graph.name} on {opened.describe()}, in {engine.precision}; B = {B}, T = {T}"
+    click.echo(title if ranks.leads else "", err=True, nl=ranks.leads)
     with status_line(f"timing {steps} steps of {micro} micro-steps"):
         timings = bench(engine, micro, steps)
     shared = None
     if ranks.size > 1:
-        from core.measure.communication import together  # of runs on several ranks
+        from core.measure.communication import together
 
         del engine  # its memory is that of the next one
         engine = build_engine(loaded, registry, model, None, opened, ranks=ranks)
         engine.initialize(loaded.seed)
         shared, timings = together(engine, timings, micro, steps)
         ranks.finish()
-        if not ranks.leads:
-            return
-    memory = engine.report(plan).memory()
-    if profile is not None:
-        write_target(Path(profile), json.dumps(chrome_trace(timings, engine.graph.name)).encode(), "--profile")
-    about: dict[str, Any] = {
-        "model": engine.graph.name,
-        "device": engine.device.describe(),
-        "precision": engine.precision,
-    }
-    about |= {"B": B, "T": T, "micro_steps": micro}
-    if as_json:
-        emit_json(about | as_data(timings, memory) | ({"ranks": shared.data()} if shared else {}))
+    if not ranks.leads:
         return
-    if shared:
+    about: dict[str, Any] = {"model": engine.graph.name, "device": opened.describe(), "precision": engine.precision}
+    about |= {"B": B, "T": T, "micro_steps": micro} | ({"ranks": shared.data()} if shared else {})
+    if shared and not as_json:
         click.echo(shared.line())
+    show(about, timings, engine.report(plan).memory(), profile, as_json)
+
+
+def show(about: dict[str, Any], timings: Bench, memory: dict[str, int], profile: str | None, as_json: bool) -> None:
+    """Print a config's times, and write a micro-step to `profile`."""
+    from core.measure.bench import chrome_trace
+    from core.outputs import write_target
+
+    if profile is not None:
+        write_target(Path(profile), json.dumps(chrome_trace(timings, about["model"])).encode(), "--profile")
+    if as_json:
+        emit_json(about | as_data(timings, memory))
+        return
     for line in config_lines(timings, sum(memory[k] for k in ("parameters", "gradients", "optimizer", "activations"))):
         click.echo(line)
     if profile is not None:

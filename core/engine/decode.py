@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,11 +13,8 @@ from core.errors import BuildError, DataError, UsageError
 from core.plan import GENERATE, Plan, trimmed
 from core.roles import S, T
 
-if TYPE_CHECKING:
-    from core.engine.engine import Engine
 
-
-def session_of(engine: Engine, bind: Callable[..., BoundPlan], rows: int, capacity: int) -> DecodeSession:
+def session_of(engine: Any, bind: Callable[..., BoundPlan], rows: int, capacity: int) -> DecodeSession:
     """A decode session of an engine: `Engine.session`. bind(plan, states): a plan with addresses."""
     graph = engine.graph
     most = graph.positions
@@ -31,7 +28,8 @@ def session_of(engine: Engine, bind: Callable[..., BoundPlan], rows: int, capaci
 
     def plan(tokens: int, logits: bool) -> Plan:
         dims = dict(zip(engine.input_dims[engine.token_input], (rows, tokens), strict=True))
-        return engine.plan(GENERATE, (engine.logits_value,) if logits else (), capacity, dims)
+        made: Plan = engine.plan(GENERATE, (engine.logits_value,) if logits else (), capacity, dims)
+        return made
 
     return DecodeSession(rows, capacity, plan, bind)
 
