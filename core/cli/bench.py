@@ -87,6 +87,7 @@ def report(
     from core.config import micro_steps, resolve_config
     from core.graph import load_model
     from core.measure.bench import bench
+    from core.measure.communication import together
     from core.outputs import target_file
     from core.plan import TRAIN
     from core.plan.figures import check_fit
@@ -106,14 +107,12 @@ def report(
     plan = engine.plan(TRAIN)
     check_fit(engine.report(plan))
     engine.initialize(loaded.seed)
-    title = f"{engine.graph.name} on {opened.describe()}, in {engine.precision}; B = {B}, T = {T}"
-    click.echo(title if ranks.leads else "", err=True, nl=ranks.leads)
+    if ranks.leads:
+        click.echo(f"{engine.graph.name} on {opened.describe()}, in {engine.precision}; B = {B}, T = {T}", err=True)
     with status_line(f"timing {steps} steps of {micro} micro-steps"):
         timings = bench(engine, micro, steps)
     shared = None
     if ranks.size > 1:
-        from core.measure.communication import together
-
         del engine  # its memory is that of the next one
         engine = build_engine(loaded, registry, model, None, opened, ranks=ranks)
         engine.initialize(loaded.seed)
