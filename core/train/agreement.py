@@ -46,6 +46,7 @@ def compare(ranks: Ranks, facts: Mapping[str, Any]) -> None:
 def compare_programs(ranks: Ranks, config: RunConfig, arguments: Mapping[str, Any]) -> None:
     """The program and the resolved config: all that follows depends on them."""
     facts = {"the version of corelm": core.__version__, "the source of corelm": source_hash()}
+    facts["the device"] = config.device
     facts |= {f"the argument {name}": value for name, value in arguments.items()}
     compare(ranks, {**facts, **flat(config.document, "the config's ")})
 
