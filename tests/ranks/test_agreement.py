@@ -44,6 +44,17 @@ def test_ranks_that_agree_train() -> None:
     compare(Beside(told(OURS)), OURS)
 
 
+def test_of_slices_a_rank_may_lack_an_update_of_matrices_but_have_no_other_one() -> None:
+    """Muon's slice of the embedding alone has no matrix for muon_update."""
+    muon = {**OURS, "the variant of muon_update": "reference"}
+    for ours, theirs in ((OURS, muon), (muon, OURS)):
+        compare(Beside(told(theirs)), ours, partial=True)
+        with pytest.raises(UsageError, match="the variant of muon_update"):
+            compare(Beside(told(theirs)), ours)
+    with pytest.raises(UsageError, match="the variant of muon_update"):
+        compare(Beside(told({**muon, "the variant of muon_update": "tiled"})), muon, partial=True)
+
+
 def test_each_file_of_the_data_has_a_key_of_its_own() -> None:
     keys = flat({"train": {"files": [{"file": "a", "sha256": "x"}], "seed": 1}}, "data ")
     assert keys == {"data train.files.0.file": "a", "data train.files.0.sha256": "x", "data train.seed": 1}
