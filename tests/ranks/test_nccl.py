@@ -206,40 +206,45 @@ out([*said, os.environ.get("NCCL_ALGO"), calls()[-1][1]])
             {"STUB_NCCL_VERSION": "22703"},
             ["", "takes no algorithm with a call, and NCCL_ALGO=Ring names another", "Ring", ""],
         ),
-        ({"STUB_NCCL_VERSION": "23100"}, ["", "", None, "ring"]),
-        ({"NCCL_ALGO": "^ring"}, ["NCCL_ALGO=^ring in the environment keeps NCCL from ring", "", "^ring", "ring"]),
+        (
+            {"STUB_NCCL_VERSION": "23100", "NCCL_ALGO": "^ring"},
+            ["NCCL_ALGO=^ring in the environment keeps NCCL from ring", "", "^ring", "ring"],
+        ),
     ):
         for own in on_ranks(code, **environment):
             assert own[0] == expected[0] and expected[1] in own[1] and bool(expected[1]) == bool(own[1])
             assert own[2:] == expected[2:]
 
 
+FAILURES = {
+    "STUB_NCCL_FAIL=ncclAllReduce:2": "ncclAllReduceConfig: unhandled system error: as the test asked",
+    "STUB_NCCL_ASYNC=6": "remote process exited or there was a network error",
+    "STUB_NCCL_HANGS=1": "waited 1 s for its GPU, which waits for other ranks",
+}
+
+
 @stubbed
-@pytest.mark.parametrize(
-    ("environment", "words"),
-    [
-        ({"STUB_NCCL_FAIL": "ncclAllReduce:2"}, "ncclAllReduceConfig: unhandled system error: as the test asked"),
-        ({"STUB_NCCL_ASYNC": "6"}, "remote process exited or there was a network error"),
-        ({"STUB_NCCL_HANGS": "1"}, "waited 1 s for its GPU, which waits for other ranks"),
-    ],
-)
-def test_failures_have_the_words_of_nccl_and_a_hang_has_a_limit(on_ranks, environment, words):
-    code = """
+def test_failures_have_the_words_of_nccl_and_a_hang_has_a_limit(on_ranks):
+    code = f"""
 ranks = joined()
-device, environment = ranks.device, json.loads(os.environ["LATER"])
-ranks.limit = 0.5
+device, ranks.limit = ranks.device, 0.5
 flat = tensor(device, np.zeros(8))
-device.run(collective("all_reduce", ranks, flat=flat))
-device.synchronize()
-os.environ |= environment
 def step():
     device.run(collective("all_reduce", ranks, flat=flat))
     device.download(flat)
-out(failing(step))
+said = [failing(step)]
+for setting in {list(FAILURES)!r}:
+    name, _, value = setting.partition("=")
+    os.environ[name] = value
+    said.append(failing(step))
+    del os.environ[name]
+out(said)
 """
-    for kind, message, hint in on_ranks(code, LATER=json.dumps(environment)):
-        assert kind == "DeviceError" and words in message, message
-        assert "NCCL_DEBUG" in hint or "rank_timeout" in hint
+    for healthy, *failures in on_ranks(code):
+        assert healthy is None
+        for (kind, message, hint), words in zip(failures, FAILURES.values(), strict=True):
+            assert kind == "DeviceError" and words in message, message
+            assert "NCCL_DEBUG" in hint or "rank_timeout" in hint
 
 
 @stubbed
