@@ -70,15 +70,13 @@ def test_experts_with_muon_frozen_parameters_and_a_loss_of_two_terms(tmp_path: P
             assert np.linalg.norm(two[name] - expected) <= 1e-6 * np.linalg.norm(expected), name
 
 
-@pytest.mark.parametrize("shard", [True, False])
-def test_gradients_that_are_summed_in_parts_have_the_same_bits(tmp_path: Path, shard: bool) -> None:
+def test_gradients_that_are_summed_in_parts_have_the_same_bits(tmp_path: Path) -> None:
     model = write(tmp_path, TIED)
     whole, parts = (
-        steps_on(2, model, tmp_path / f"{n}.npz", 1, shard=shard, **more)
-        for n, more in enumerate(({}, {"parts": (300, 700)}))
+        steps_on(2, model, tmp_path / f"{n}.npz", 1, **more) for n, more in enumerate(({}, {"parts": (300, 700)}))
     )
     for name, expected in whole.items():
-        assert np.array_equal(expected, parts[name]) or (shard and name.startswith("gradient.")), name
+        assert np.array_equal(expected, parts[name]) or name.startswith("gradient."), name
 
 
 def test_in_the_simulator_tied_and_position_gradients_differ_alone_through_the_host(tmp_path: Path) -> None:
