@@ -56,7 +56,10 @@ def calls(first=0):
     return [[c.name.decode(), c.algorithm.decode(), c.count, c.type, c.root, c.captured] for c in made]
 
 def joined(limit=60.0):
-    return join(registry.ranks, registry.device("cuda"), launched(), limit)
+    group = join(registry.ranks, registry.device("cuda"), launched(), limit)
+    if limit == 60.0:
+        group.watcher.end()  # `out` ends a rank without a word
+    return group
 
 def tensor(device, values, dtype="f32"):
     held = device.tensor(device.allocate({{"bf16": 2, "f64": 8}}.get(dtype, 4) * len(values)), 0, (len(values),), dtype)
@@ -122,6 +125,7 @@ def test_under_torchrun_nccl_meets_by_itself_and_carries_bytes_and_numbers(on_ra
 import time
 ranks = joined(limit=1.0)
 time.sleep(1.5)  # no beats go over NCCL: a rank that says nothing is not a dead one
+ranks.watcher.end()
 gathered = [part.decode() for part in ranks.gather(b"ab" * (RANK + 1))]
 empty, shared = ranks.gather(b""), ranks.share(b"from 0" if RANK == 0 else b"").decode()
 out([ranks.engine, ranks.rank, ranks.size, ranks.local, ranks.describe(), gathered, len(empty), shared,
