@@ -83,6 +83,8 @@ def announce(parts: Parts, run: Run, table: Sequence[Mapping[str, Any]], display
     for note in config.notes:
         display.line(note)
     display.line(f"run: {run.path}, on {engine.device.describe()}, in {config.precision}")
+    if engine.ranks.size > 1:
+        display.line(f"ranks: {engine.ranks.describe()}")
     display.line(
         f"model: {graph.name}, {graph.parameter_count:,} parameters; {sizes}; "
         f"{micro} micro-step{'s' * (micro > 1)} a step"

@@ -35,6 +35,7 @@ def test_losses_norms_and_validation_are_those_of_one_rank(tmp_path: Path, ranks
         (tmp_path / "drop.toml").write_text(DROPPING)
         settings = (f"model={tmp_path / 'drop.toml'}",)
     near(train_on(ranks, tmp_path / "several", *settings), train_on(1, tmp_path / "one", *settings))
+    assert f", {ranks} ranks on " in (tmp_path / "several" / "train.log").read_text()
 
 
 TINY = ("train.steps=3", "train.tokens_per_step=64", "dims.B=1", "dims.T=16", "dims.S=16", "dims.C=32", "dims.H=2",
