@@ -207,7 +207,7 @@ class KernelRecorder(GpuLaunch):
         where = f"{self.origin} {self.method} ({line}): launch.call({getattr(prepare, '__name__', prepare)}"
         if not self.variant.library:
             raise BuildError(f"{where}, ...): {self.origin} declares no `library`, so it may only launch kernels")
-        _check_tensors([tensor for tensor in tensors if tensor is not None], where)
+        _check_tensors(tensors, where, " or None")
         self.records.append(CallRecord(prepare, tensors, self.origin, self.node, self.method, line, watch))
 
     def on_host(self, work: Callable[..., Sequence[Any]], reads: Sequence[Any], writes: Sequence[Any]) -> None:
@@ -345,10 +345,11 @@ def _caller() -> str:
     return f"{shown(Path(frame.f_code.co_filename))}:{frame.f_lineno}"
 
 
-def _check_tensors(tensors: Sequence[Any], where: str) -> None:
-    for tensor in tensors:
-        if not isinstance(tensor, DeviceTensor):
-            raise BuildError(f"{where}, ...): {tensor!r} is given; expected tensors")
+def _check_tensors(tensors: Sequence[Any], where: str, besides: str = "") -> None:
+    """besides: " or None" where an argument may be absent."""
+    for index, tensor in enumerate(tensors):
+        if not (isinstance(tensor, DeviceTensor) or (besides and tensor is None)):
+            raise BuildError(f"{where}, ...): argument {index + 1} is {tensor!r}; expected a tensor{besides}")
 
 
 def _sizes(extent: int | Sequence[int], name: str, where: str) -> tuple[int, int, int]:

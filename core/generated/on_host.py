@@ -22,6 +22,11 @@ class HostVariant(Variant):
     reference: ClassVar[Reference]
     name, source, priority = "host", (), -1
 
+    @property
+    def substitute(self) -> bool:
+        """It stands in for kernels."""
+        return True
+
     def forward(self, t: Any, launch: Any) -> None:
         """One call of the reference's forward."""
         op = self.reference.schema

@@ -323,6 +323,8 @@ def _compile_error(unit: Unit, kernel: Kernel, status: str, log: str) -> BuildEr
     if match := TOO_MUCH_SHARED.search(log):
         used, most = (int(match[n], 16) for n in (1, 2))
         hint = f"{used} bytes of __shared__ arrays, at most {most}: {DYNAMIC_SHARED}"
+    elif (used := max(map(int, SHARED_IN_ALL.findall(log)), default=0)) > STATIC_SHARED:  # a compiler without the words
+        hint = f"{used} bytes of __shared__ arrays, at most {STATIC_SHARED}: {DYNAMIC_SHARED}"
     return BuildError(f"{kernel.where} does not compile for {unit.arch}:\n{excerpt}", hint=hint)
 
 
@@ -331,6 +333,8 @@ def _shortened(line: str) -> str:
 
 
 TOO_MUCH_SHARED = re.compile(r"too much shared data \((0x[0-9a-f]+) bytes, (0x[0-9a-f]+) max\)")
+SHARED_IN_ALL = re.compile(r"(\d+) bytes smem")
+STATIC_SHARED = 48 << 10  # bytes of __shared__ arrays that a kernel may declare
 DYNAMIC_SHARED = "more is dynamic: `extern __shared__ char room[]`, and launch(..., smem=bytes)"
 FUNCTION = re.compile(r"Compiling entry function '([\w$]+)'")
 SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")

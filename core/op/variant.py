@@ -88,6 +88,11 @@ class Variant:
         """Whether it computes loss and gradients in one go (`forward_backward(t, launch)`), for loss ops."""
         return hasattr(self, "forward_backward")
 
+    @property
+    def substitute(self) -> bool:
+        """Whether it is a reference with copies, which stands in for kernels where it is named."""
+        return False
+
     def __repr__(self) -> str:
         return f"<{self.op}.{self.name} ({self.device})>"
 

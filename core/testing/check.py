@@ -60,7 +60,7 @@ def find(target: str, registry: Registry, device: str = "") -> list[tuple[Op, Va
             )
             raise UsageError(f"{target} is for {variant.device}, and this check runs on {device}", hint=able)
         return [(op, variant)]
-    here = [v for v in registry.variants.get(name, {}).values() if kind in ("", v.device)]
+    here = [v for v in registry.variants.get(name, {}).values() if kind in ("", v.device) and not v.substitute]
     if not here:
         raise BuildError(f'op "{name}" has no variant for {device or "any device"}, so there is nothing to check')
     return [(op, v) for v in sorted(here, key=lambda v: (not isinstance(v, Reference), v.device, v.name))]

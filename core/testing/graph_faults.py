@@ -198,10 +198,15 @@ FAULTS = (
     Fault(
         "a token's share of the loss is counted in its own micro-step",
         ENGINE,
-        "self._write(plan, batch, count, len(batches), first_rows)",
-        "self._write(plan, batch, self._count(batch), len(batches), first_rows)",
+        "self._write(plan, batch, count, len(batches) * size, first_rows)",
+        "self._write(plan, batch, self._count(batch), len(batches) * size, first_rows)",
     ),
-    Fault("masks repeat from micro-step to micro-step", ENGINE, "first_rows.update(plan.plan.random_rows)", "pass"),
+    Fault(
+        "masks repeat from micro-step to micro-step",
+        ENGINE,
+        "before.update({node: size * own for node, own in rows.items()})",
+        "pass",
+    ),
     Fault(
         "masks are counted by tokens, of which each has several rows",
         STEPS,

@@ -82,7 +82,7 @@ def entries_of(registry: Registry, kinds: Sequence[str] = (BUILT_IN, SHIPPED)) -
         record = plugin_of(variant, registry)
         path = release_file(record) if record is not None and record.kind in kinds else None
         several = bool(registry.op(variant.op).collective) and not isinstance(variant, Reference)
-        if path is None or variant.library or several:
+        if path is None or variant.library or several or variant.substitute:
             continue
         files.setdefault(path, rows_in(path))
         key = key_of(variant, registry)

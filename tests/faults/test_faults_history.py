@@ -45,7 +45,7 @@ def train(*overrides: str, killed_after: int = 0, **asked: Any) -> Trainer:
         made.job.hooks = [kill] if killed_after else []
         monkey = pytest.MonkeyPatch()
         with monkey.context() as patch:
-            patch.setattr("core.train.loop.PASSES", (Killed,))
+            patch.setattr("core.train.hook_calls.PASSES", (Killed,))
             made.train(Stop())
     return made
 

@@ -90,7 +90,7 @@ def test_memory_that_a_plan_forgets_to_write_is_not_finite():
     assert np.isnan(trial.plain.store.grads).all() and np.isnan(trial.plain.arena.fit(1).view("f8")).all()
 
 
-@pytest.mark.parametrize("number", range(len(graph_faults.FAULTS)), ids=lambda n: graph_faults.FAULTS[n].what)
+@pytest.mark.parametrize("number", range(len(graph_faults.FAULTS)), ids=lambda n: graph_faults.FAULTS[n].label)
 def test_a_fault_of_the_planner_is_caught(number):
     count, said = graph_faults.caught_after(number)
     assert count and said

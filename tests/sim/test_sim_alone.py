@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 CORE = Path(__file__).parents[2] / "core"
-ROOMS = ("sim", "kernels")
+ROOMS = ("sim", "kernels", "cache")
 LEAVES = (
-    "cache",
+    "atomic_files",
     "dtypes",
     "errors",
     "expr",

@@ -56,6 +56,7 @@ ORDERS = {  # what ptxas takes as well -> how the manual writes it
 def test_modifiers_of_memory_and_warp_instructions_come_in_any_order(text):
     head = f"{HEAD}.visible .entry k(.param .u64 q) {{ .reg .b64 %p; .reg .b32 %r<9>; .shared .align 16 .b8 s[512];"
     program = Simulator(f"{head} ld.param.u64 %p, [q]; mov.u32 %r5, s; {text} ret; }}").program("k")
+    assert all(block.steps is not None for block in program.blocks.values())  # made at their first use
     assert ".".join(program.instructions[2].names) == ORDERS[text]
 
 
