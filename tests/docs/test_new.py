@@ -32,11 +32,6 @@ COPIED = [
     for n, v in held.items()
     if not (isinstance(v, Reference) or v.substitute)
 ]
-    (o, n)
-    for o, held in REGISTRY.variants.items()
-    for n, v in held.items()
-    if not (isinstance(v, Reference) or v.substitute)
-]
 
 # One step of a model of 16 channels.
 SMALLEST = [
