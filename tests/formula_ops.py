@@ -61,7 +61,23 @@ soft = Op(
 )
 
 
+share = Op(
+    "share",
+    inputs={"x": "... C"},
+    outputs={"y": "... C"},
+    params={"weight": Param("C", init="ones")},
+    examples=[{"x": (4, 7, 64)}, {"x": (3, 33)}],
+    formulas="""
+        s = sum(weight * weight)
+        r = rsqrt(s + 1)
+        y = x * weight * r
+        dx = dy * weight * r
+        dweight = r * (dy * x - weight * r**2 * sum(dy * x * weight))
+    """,
+)
+
+
 def core_ops():
-    return [relu2, gate, norm, soft]
+    return [relu2, gate, norm, soft, share]
 '''
-NAMES = ("relu2", "gate", "norm", "soft")
+NAMES = ("relu2", "gate", "norm", "soft", "share")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from core.generated.formulas import COLUMN, ELEMENT, NUMBER, ROW, Formulas, reductions
 
@@ -28,13 +27,6 @@ HELPERS = {
 ONE = {"sigmoid": "1 / (1 + expf(-a))", "sign": "a > 0 ? 1 : a < 0 ? -1 : a"}
 
 
-@dataclass
-class RowScope:
-    """Where an expression is written: the reductions that are variables already."""
-
-    reduced: dict[str, str] = field(default_factory=dict)  # expression as text -> variable
-
-
 class CudaForm:
     """The text of a generated file. `row_values`: the rows' values for parameters' gradients, in the workspace."""
 
@@ -45,31 +37,33 @@ class CudaForm:
 
     # --- expressions -------------------------------------------------------------------------------------------
 
-    def written(self, node: ast.expr, scope: RowScope, within: int = 0) -> str:
-        """An expression in C++, in float; in brackets where it binds less than `within`, a number of BINDS."""
+    def written(self, node: ast.expr, reduced: dict[str, str], within: int = 0) -> str:
+        """An expression in C++, in float; in brackets where it binds less than `within`, a number of BINDS.
+        reduced: the variables of reductions by their text."""
         match node:
             case ast.Constant(value=int() | float() as number):
                 return literal(float(number))
             case ast.Name(id=name):
                 return name
             case ast.UnaryOp(operand=inner):
-                text, binds = f"-{self.written(inner, scope, 4)}", 4
+                text, binds = f"-{self.written(inner, reduced, 4)}", 4
             case ast.BinOp(left=left, op=ast.Pow(), right=ast.Constant(value=int(power))) if 2 <= power <= 4:
-                text, binds = " * ".join([self.written(left, scope, 4)] * power), BINDS[ast.Mult]
+                text, binds = " * ".join([self.written(left, reduced, 4)] * power), BINDS[ast.Mult]
             case ast.BinOp(left=left, op=ast.Pow(), right=right):
-                return f"powf({self.written(left, scope)}, {self.written(right, scope)})"
+                return f"powf({self.written(left, reduced)}, {self.written(right, reduced)})"
             case ast.BinOp(left=left, op=kind, right=right):
                 binds = BINDS[type(kind)]
-                text = f"{self.written(left, scope, binds)} {SIGNS[type(kind)]} {self.written(right, scope, binds + 1)}"
+                sides = self.written(left, reduced, binds), self.written(right, reduced, binds + 1)
+                text = f" {SIGNS[type(kind)]} ".join(sides)
             case ast.Compare(left=left, ops=[kind], comparators=[right]):
-                return f"float({self.written(left, scope, 2)} {SIGNS[type(kind)]} {self.written(right, scope, 2)})"
+                return f"float({self.written(left, reduced, 2)} {SIGNS[type(kind)]} {self.written(right, reduced, 2)})"
             case ast.Call(func=ast.Name(id="where"), args=[condition, yes, no]):
-                parts = [self.written(part, scope, 2) for part in (condition, yes, no)]
+                parts = [self.written(part, reduced, 2) for part in (condition, yes, no)]
                 return f"({parts[0]} != 0 ? {parts[1]} : {parts[2]})"
             case ast.Call(func=ast.Name(id=name), args=args):
-                if ast.unparse(node) in scope.reduced:
-                    return scope.reduced[ast.unparse(node)]
-                return f"{CALLS[name]}({', '.join(self.written(part, scope) for part in args)})"
+                if ast.unparse(node) in reduced:
+                    return reduced[ast.unparse(node)]
+                return f"{CALLS[name]}({', '.join(self.written(part, reduced) for part in args)})"
             case _:
                 raise TypeError(ast.dump(node))
         return f"({text})" if binds < within else text
@@ -144,12 +138,12 @@ class CudaForm:
         return [f"float {name} = {absent.get(name, f'{name}_[{at}]')};" for name in names]
 
     def _between(
-        self, needed: Sequence[str], kinds: Sequence[str], scope: RowScope, skip: Sequence[str] = ()
+        self, needed: Sequence[str], kinds: Sequence[str], reduced: dict[str, str], skip: Sequence[str] = ()
     ) -> list[str]:
         """The lines in between, of such kinds, as floats."""
         lines = [self.formulas.lines[n] for n in needed if n in self.formulas.lines and n not in skip]
         return [
-            f"float {line.name} = {self.written(line.expression, scope)};"
+            f"float {line.name} = {self.written(line.expression, reduced)};"
             for line in lines
             if self.formulas.kinds[line.name] in kinds
         ]
@@ -164,27 +158,27 @@ class CudaForm:
         arguments += [*sizes, *(f"int add_{result}" for result in results if adds)]
         return head_of(name, arguments)
 
-    def _stores(self, results: Sequence[str], at: str, scope: RowScope) -> list[str]:
+    def _stores(self, results: Sequence[str], at: str, reduced: dict[str, str]) -> list[str]:
         formulas = self.formulas
         stores = []
         for result in results:
             expression = formulas.lines[result].expression
-            value = self.written(expression, scope)
+            value = self.written(expression, reduced)
             if result in formulas.gradients:
-                value = f"(add_{result} ? float({result}_[{at}]) : 0) + {self.written(expression, scope, 2)}"
+                value = f"(add_{result} ? float({result}_[{at}]) : 0) + {self.written(expression, reduced, 2)}"
                 stores.append(f"if ({result}_) {result}_[{at}] = {value};")
             else:
                 stores.append(f"{result}_[{at}] = {value};")
         return stores
 
     def _by_element(self, name: str, results: Sequence[str]) -> str:
-        needed, scope = self.formulas.closure(results), RowScope()
+        needed, reduced = self.formulas.closure(results), dict[str, str]()
         body = [
             "u64 i_ = global_thread();",
             "if (i_ >= n_) return;",
             *self._loads(needed, ELEMENT, "i_"),
-            *self._between(needed, (NUMBER, ELEMENT), scope, results),
-            *self._stores(results, "i_", scope),
+            *self._between(needed, (NUMBER, ELEMENT), reduced, results),
+            *self._stores(results, "i_", reduced),
         ]
         return "\n".join([self._signature(name, results, needed, ["u64 n_"]), *(f"    {line}" for line in body), "}"])
 
@@ -194,23 +188,23 @@ class CudaForm:
         row_values = self.row_values if name == "backward" else []
         wanted = [*results, *(f"d{column}" for column in self.columns if row_values)]
         needed, variables = formulas.closure(wanted), self.variables(wanted)
-        levels, scope = self.levels(wanted), RowScope()
+        levels, reduced = self.levels(wanted), dict[str, str]()
         sizes = [*(["float* kept_"] if row_values else []), "int rows_", f"int {formulas.last}_"]
         body = ["u64 row_ = global_row();", "if (row_ >= rows_) return;  // a whole warp leaves"]
         body += [f"float {formulas.last} = {formulas.last}_;"]
         body += [f"{self._guard(one)}{one}_ += row_ * {formulas.last}_;" for one in self._along_rows(results, needed)]
-        body += self._between(needed, (NUMBER,), scope, results)
+        body += self._between(needed, (NUMBER,), reduced, results)
         done: set[str] = set()
         for level in sorted(set(levels.values())):
             here = {text: variables[text] for text in levels if levels[text] == level}
-            body += self._reduced(here, needed, scope, done)
-            body += self._rows_ready(needed, scope, done)
+            body += self._loop(here, reduced)
+            body += self._rows_ready(needed, reduced, done)
         body += [f"if (kept_ && threadIdx.x == 0) kept_[{i}ull * rows_ + row_] = {self._variable_of(v, wanted)};"
                  for i, v in enumerate(row_values)]  # fmt: skip
         body += [f"for (int c_ = threadIdx.x; c_ < {formulas.last}_; c_ += 32) {{"]
         inner = [*self._loads(needed, ELEMENT, "c_"), *self._loads(needed, COLUMN, "c_")]
-        inner += self._between(needed, (COLUMN, ELEMENT), scope, [*results, *formulas.gradients])
-        body += [f"    {line}" for line in (*inner, *self._stores(results, "c_", scope))] + ["}"]
+        inner += self._between(needed, (COLUMN, ELEMENT), reduced, [*results, *formulas.gradients])
+        body += [f"    {line}" for line in (*inner, *self._stores(results, "c_", reduced))] + ["}"]
         return "\n".join([self._signature(name, results, needed, sizes), *(f"    {line}" for line in body), "}"])
 
     def _variable_of(self, variable: str, wanted: Sequence[str]) -> str:
@@ -227,7 +221,7 @@ class CudaForm:
         above = self.formulas.above if len(self.formulas.above) > 1 else []
         return f"if ({name}_) " if name in (*self.formulas.gradients, *above) else ""
 
-    def _reduced(self, here: dict[str, str], needed: Sequence[str], scope: RowScope, done: set[str]) -> list[str]:
+    def _loop(self, here: dict[str, str], reduced: dict[str, str]) -> list[str]:
         """A loop over the row for all reductions of one level, then the sums over the warp."""
         formulas, last = self.formulas, self.formulas.last
         starts = [
@@ -237,11 +231,11 @@ class CudaForm:
         inside = [n.id for node in nodes.values() for n in ast.walk(node) if isinstance(n, ast.Name)]
         wanted = formulas.closure(inside)
         inner = [*self._loads(wanted, ELEMENT, "c_"), *self._loads(wanted, COLUMN, "c_")]
-        inner += self._between(wanted, (COLUMN, ELEMENT), scope)
+        inner += self._between(wanted, (COLUMN, ELEMENT), reduced)
         for text, variable in here.items():
             call = nodes[text]
             assert isinstance(call, ast.Call)
-            value = self.written(call.args[0], scope)
+            value = self.written(call.args[0], reduced)
             inner.append(
                 f"{variable} = fmaxf({variable}, {value});" if text.startswith("max(") else f"{variable} += {value};"
             )
@@ -250,11 +244,11 @@ class CudaForm:
             over = "warp_max" if text.startswith("max(") else "warp_sum"
             divided = f" / {last}" if text.startswith("mean(") else ""
             ends.append(f"{variable} = {over}({variable}){divided};")
-            scope.reduced[text] = variable
+            reduced[text] = variable
         loop = [f"for (int c_ = threadIdx.x; c_ < {last}_; c_ += 32) {{", *(f"    {line}" for line in inner), "}"]
         return [*starts, *loop, *ends]
 
-    def _rows_ready(self, needed: Sequence[str], scope: RowScope, done: set[str]) -> list[str]:
+    def _rows_ready(self, needed: Sequence[str], reduced: dict[str, str], done: set[str]) -> list[str]:
         """The lines of one number a row all of whose reductions are computed."""
         ready = []
         for name in needed:
@@ -262,8 +256,8 @@ class CudaForm:
             if line is None or name in done or self.formulas.kinds[name] != ROW:
                 continue
             inner = [n for n in self.formulas.closure([name]) if n != name and self.formulas.kinds.get(n) == ROW]
-            if all(ast.unparse(r) in scope.reduced for r in reductions(line.expression)) and set(inner) <= done:
-                ready.append(f"float {name} = {self.written(line.expression, scope)};")
+            if all(ast.unparse(r) in reduced for r in reductions(line.expression)) and set(inner) <= done:
+                ready.append(f"float {name} = {self.written(line.expression, reduced)};")
                 done.add(name)
         return ready
 
@@ -271,18 +265,18 @@ class CudaForm:
         """Sums of a parameter's gradient over a slice of the rows."""
         formulas, result = self.formulas, f"d{column}"
         needed, last = formulas.closure([result]), formulas.last
-        scope, done = RowScope(dict(self.variables([f"d{name}" for name in self.columns]))), set[str]()
+        reduced, done = self.variables([f"d{name}" for name in self.columns]), set[str]()
         tensors = [n for n in (*formulas.tensors, *formulas.above) if n in needed]
         arguments = ["float* partials_", *(f"const elem* {name}_" for name in tensors), "const float* kept_"]
         arguments += [f"float {number}" for number in formulas.numbers]
         arguments += ["int rows_", f"int {last}_", "int slice_"]
-        inner = [f"float {scope.reduced[text]} = kept_[{self.row_values.index(scope.reduced[text])}ull * rows_ + row_];"
+        inner = [f"float {reduced[text]} = kept_[{self.row_values.index(reduced[text])}ull * rows_ + row_];"
                  for text in self.levels([result])]  # fmt: skip
-        inner += self._between(needed, (NUMBER,), scope, [result])
-        inner += self._rows_ready(needed, scope, done)
+        inner += self._between(needed, (NUMBER,), reduced, [result])
+        inner += self._rows_ready(needed, reduced, done)
         inner += [*self._loads(needed, ELEMENT, f"row_ * {last}_ + c_"), *self._loads(needed, COLUMN, "c_")]
-        inner += self._between(needed, (COLUMN, ELEMENT), scope, [result])
-        inner.append(f"*sum_ += {self.written(formulas.lines[result].expression, scope)};")
+        inner += self._between(needed, (COLUMN, ELEMENT), reduced, [result])
+        inner.append(f"*sum_ += {self.written(formulas.lines[result].expression, reduced)};")
         head = head_of(f"partials_{column}", arguments)
         body = [f"float {last} = {last}_;"]
         body += [f"slice_sums<1>(partials_, rows_, {last}_, slice_, [&](float* sum_, u64 row_, int c_) {{"]

@@ -162,7 +162,7 @@ class Formulas:
             )
         if kinds[0] in (NUMBER, ROW):
             raise self._error(f"`{text}`: {name} of one number a row", "reductions are over the last dim")
-        return ROW if kinds[0] == ELEMENT else NUMBER
+        return ROW
 
     def _names(self, line: Line) -> list[str]:
         return [node.id for node in ast.walk(line.expression) if isinstance(node, ast.Name)]

@@ -13,8 +13,8 @@ End = Callable[[Any], int]  # runs a block's last instruction; the next program 
 
 @dataclass
 class Block:
-    """Instructions that always run together; `end` decides what comes next. They become functions at the first use:
-    many a program is linked only to be counted, and of others not all is run.
+    """Instructions that always run together; `end` gives the next program counter. Functions are made of them at the
+    first use, since many programs are linked to be counted only, and others run in part.
 
     steps, covers: the functions, and how many instructions each one is.
     """
