@@ -1,4 +1,8 @@
-"""Ops that are formulas alone, as a plugin's file."""
+"""Ops that are formulas alone, as a plugin's file; a small run with ops of a plugin."""
+
+from __future__ import annotations
+
+from pathlib import Path
 
 TEXT = '''"""Ops from formulas."""
 
@@ -81,3 +85,40 @@ def core_ops():
     return [relu2, gate, norm, soft, share]
 '''
 NAMES = ("relu2", "gate", "norm", "soft", "share")
+MODEL = """
+extends = "gpt2_124m"
+[dims]
+B = 1
+T = 8
+S = 8
+V = 300
+C = 16
+H = 2
+L = 1
+[graph]
+ln_f = {{ op = "{norm}", in = "h" }}
+[block.layer]
+act = {{ op = "{act}", in = "fc" }}
+"""
+CONFIG = """
+model = "./model.toml"
+[data]
+train = "builtin"
+tokenizer = "bpe"
+vocab_size = 300
+[optimizer]
+name = "adamw"
+lr = 1e-3
+[schedule]
+name = "constant"
+[train]
+steps = 2
+tokens_per_step = {tokens}
+check = {check}
+"""
+
+
+def write_small_run(folder: Path, act: str, norm: str = "layernorm", tokens: int = 8, check: bool = False) -> None:
+    """small.toml and model.toml: two steps of a GPT-2 of 16 channels whose MLP and last norm are these ops."""
+    (folder / "model.toml").write_text(MODEL.format(act=act, norm=norm))
+    (folder / "small.toml").write_text(CONFIG.format(tokens=tokens, check=str(check).lower()))

@@ -45,47 +45,11 @@ def test_a_wrong_gradient_fails_the_check(
     assert "gradient     FAILED" in capsys.readouterr().out
 
 
-MODEL = """
-extends = "gpt2_124m"
-[dims]
-B = 1
-T = 8
-S = 8
-V = 67
-C = 16
-H = 2
-L = 1
-[graph]
-ln_f = { op = "norm", in = "h" }
-[block.layer]
-act = { op = "relu2", in = "fc" }
-"""
-CONFIG = """
-model = "./model.toml"
-[data]
-train = "builtin"
-tokenizer = "bpe"
-vocab_size = 300
-[dims]
-V = 300
-[optimizer]
-name = "adamw"
-lr = 1e-3
-[schedule]
-name = "constant"
-[train]
-steps = 2
-tokens_per_step = 8
-check = false
-"""
-
-
 def test_a_model_with_ops_from_formulas_trains_in_the_simulator_as_on_the_cpu(
     plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("model.toml").write_text(MODEL)
-    Path("small.toml").write_text(CONFIG)
+    formula_ops.write_small_run(tmp_path, "relu2", "norm")
     losses = {}
     for device in ("cpu", "sim"):
         out = tmp_path / device
@@ -163,7 +127,6 @@ def test_a_run_refuses_a_gradient_that_reference_and_kernels_have_wrong_alike(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CORELM_CACHE", str(tmp_path / "cache"))
     plugin.write_text(formula_ops.TEXT.replace("dx = 2 * r * dy", "dx = r * dy"))
-    Path("model.toml").write_text(MODEL)
-    Path("small.toml").write_text(CONFIG.replace("check = false", ""))
+    formula_ops.write_small_run(tmp_path, "relu2", "norm", check=True)
     assert run(["train", "small.toml", "--plugin", str(plugin), "--device", "sim", "--out", "run"]) == 3
     assert "dx is not the derivative of forward" in capsys.readouterr().err

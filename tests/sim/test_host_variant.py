@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from formula_ops import write_small_run
 
 from core.cli import run
 
@@ -43,42 +44,13 @@ def core_ops():
 def core_variants():
     return [CubeReference]
 '''
-MODEL = """
-extends = "gpt2_124m"
-[dims]
-B = 1
-T = 8
-S = 8
-V = 300
-C = 16
-H = 2
-L = 1
-[block.layer]
-act = { op = "cube", in = "fc" }
-"""
-CONFIG = """
-model = "./model.toml"
-[data]
-train = "builtin"
-tokenizer = "bpe"
-vocab_size = 300
-[optimizer]
-name = "adamw"
-lr = 1e-3
-[schedule]
-name = "constant"
-[train]
-steps = 2
-tokens_per_step = 16
-check = false
-"""
 
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    for name, text in (("cube.py", PLUGIN), ("model.toml", MODEL), ("small.toml", CONFIG)):
-        (tmp_path / name).write_text(text)
+    (tmp_path / "cube.py").write_text(PLUGIN)
+    write_small_run(tmp_path, "cube", tokens=16)
     return tmp_path
 
 
