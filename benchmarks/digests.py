@@ -89,7 +89,7 @@ def training(path: Path, layers: int, width: int, steps: int) -> Callable[[], fl
         source = source_of(path, T, BATCH)
         begun = time.process_time()
         for step in range(steps):
-            tokens, targets = source.batch(step)
+            tokens, targets = source.batch(step).values()
             engine.step([{"tokens": tokens, "targets": targets}], 1e-3)
         return time.process_time() - begun
 

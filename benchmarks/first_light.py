@@ -2,6 +2,7 @@
 
     python benchmarks/first_light.py                     all items; those that passed are not run again
     python benchmarks/first_light.py --only opcodes      one of them, again; --list names them
+    python benchmarks/first_light.py --skip check        all but one, such as the op check, which takes an hour
     python benchmarks/first_light.py --out result.json   where results go, written after each item
     python benchmarks/first_light.py --row               and then this GPU's row in docs/gpus.md, whatever passed
 
@@ -23,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,9 @@ import core.sim  # noqa: E402
 from core.config import load_config  # noqa: E402
 from core.device.cuda import CudaDevice  # noqa: E402
 from core.device.driver import encode_map  # noqa: E402
+from core.devices import AUTO  # noqa: E402
 from core.engine import Engine, Settings  # noqa: E402
+from core.engine.settings import precision_on  # noqa: E402
 from core.errors import CoreError, DeviceError  # noqa: E402
 from core.files import replace_durably  # noqa: E402
 from core.graph import load_model  # noqa: E402
@@ -178,7 +181,11 @@ def check() -> dict[str, Any]:
     return {"variants": len(found), "reports": found}
 
 
-LOSSES = {"f32": 1e-5, "bf16": 2e-2}  # relative; f32 as tests/peers/test_against_torch.py has it on the cpu
+LOSSES = {
+    "f32": 1e-5,
+    "bf16": 2e-2,
+    "fp16": 2e-3,
+}  # relative; f32 as tests/peers/test_against_torch.py has it on the cpu
 
 
 def adamw(device: str = "cuda", precisions: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -206,8 +213,8 @@ def adamw(device: str = "cuda", precisions: tuple[str, ...] = ()) -> dict[str, A
 
 
 def train() -> dict[str, Any]:
-    """Fifty steps of the real configuration, with its losses and times: in f32 where the chip has no bf16, and with the
-    largest micro-batch that fits."""
+    """Fifty steps of the real configuration, with its losses and times: in the precision that "auto" takes on the chip,
+    and with the largest micro-batch that fits."""
     chosen = sizes(CudaDevice())
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
@@ -223,7 +230,7 @@ def train() -> dict[str, Any]:
 
 def sizes(device: CudaDevice) -> list[str]:
     """`--set` of precision and B for `train` on this GPU: what the config says if it fits, else half and half again."""
-    precision = device.precisions[-1]
+    precision = precision_on(device, AUTO)
     free, _ = device.memory()
     registry, unbacked = load_registry(), device.unbacked()
     for batch in (16, 8, 4, 2, 1):
@@ -278,6 +285,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/first_light.json", help="where results go")
     parser.add_argument("--only", choices=ITEMS, help="run this item, also if it has passed")
+    parser.add_argument("--skip", choices=ITEMS, action="append", default=[], help="leave this item out")
     parser.add_argument("--list", action="store_true", help="say what there is to run")
     parser.add_argument("--row", action="store_true", help="write this GPU's row into docs/gpus.md, and print it")
     parser.add_argument("--page", type=Path, default=PAGE, help="that page")
@@ -288,13 +296,13 @@ def main() -> int:
         return 0
     if asked.here:
         return run_item(asked.here)
-    code = run_all(asked.out, asked.only)
+    code = run_all(asked.out, asked.only, asked.skip)
     if asked.row and asked.out.exists() and code != DeviceError.exit_code:
         print(add_row(asked.page, json.loads(asked.out.read_text("utf-8"))))
     return code
 
 
-def run_all(out: Path, only: str | None) -> int:
+def run_all(out: Path, only: str | None, skip: Sequence[str] = ()) -> int:
     """Run what has not passed at this commit, and write the results after each item."""
     code, found = run_child("driver")
     if code == DeviceError.exit_code:
@@ -302,7 +310,8 @@ def run_all(out: Path, only: str | None) -> int:
         return code
     kept = json.loads(out.read_text("utf-8")) if out.exists() else {}
     now = version()
-    for name in dict.fromkeys(["driver", only]) if only else ITEMS:
+    wanted = dict.fromkeys(["driver", only]) if only else [name for name in ITEMS if name not in skip]
+    for name in wanted:
         before = kept.get(name, {})
         if not only and before.get("passed") and before.get("commit") == now and name != "driver":
             print(f"{name:<8} passed before")

@@ -32,6 +32,7 @@ import core.sim  # noqa: E402
 from core.errors import CoreError  # noqa: E402
 from core.kernels.cuda_file import CudaFile, compile_file  # noqa: E402
 from core.kernels.tensors import from_bf16, to_bf16  # noqa: E402
+from core.sim.instructions.binding import missing  # noqa: E402
 from core.sim.launching.simulator import Simulator  # noqa: E402
 
 TABLE = Path(__file__).with_suffix(".toml")
@@ -126,17 +127,17 @@ def link(checkouts: Checkouts, verbose: bool) -> int:
     files = list(checkouts.files())
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(lambda pair: linked(checkouts, *pair), files))
-    kernels, good, missing, failed = Counter[str](), Counter[str](), Counter[str](), []
+    kernels, good, lacks, failed = Counter[str](), Counter[str](), Counter[str](), []
     for (name, path), (problem, by_kernel) in zip(files, found, strict=True):
         if problem:
             failed.append(f"{name}: {path.name}: {problem}")
         kernels[name] += len(by_kernel)
         good[name] += sum(not lacking for lacking in by_kernel.values())
-        missing.update(one for lacking in by_kernel.values() for one in lacking)
+        lacks.update(one for lacking in by_kernel.values() for one in lacking)
     for name in checkouts.roots:
         print(f"{name:26} {good[name]:4} of {kernels[name]:4} kernels link")
     print(f"{'all':26} {good.total():4} of {kernels.total():4}: {good.total() / max(1, kernels.total()):.1%}")
-    for what, count in missing.most_common():
+    for what, count in lacks.most_common():
         print(f"  missing in {count}: {what}")
     print(f"{len(failed)} of {len(files)} files do not compile here" + ("" if verbose else " (--verbose lists them)"))
     for line in failed if verbose else ():
@@ -154,7 +155,7 @@ def linked(checkouts: Checkouts, name: str, path: Path) -> tuple[str, dict[str, 
     found: dict[str, list[str]] = {}
     for kernel in simulator.kernels:
         try:
-            lacking = [one.message for one in simulator.program(kernel).missing]
+            lacking = [one.message for one in missing(simulator.program(kernel))]
         except CoreError as error:
             lacking = [error.message]
         found[kernel] = sorted({re.sub(r"[%$]\w+|\(.*?\)|\d{3,}", "_", one).partition(" (")[0][:90] for one in lacking})

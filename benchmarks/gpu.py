@@ -1,6 +1,6 @@
 """GPT-2 124M training steps on one GPU: ours and PyTorch's, eager and compiled, in alternating rounds of one run.
 
-    python benchmarks/gpu.py                                  B = 4, 16, 32, 64 at T = 1024, in bf16
+    python benchmarks/gpu.py                                  B = 4, 16, 32, 64 at T = 1024, in bf16 (T4: fp16)
     python benchmarks/gpu.py --llmc /tmp/llm.c/train_gpt2cu   llm.c's CUDA program too
     python benchmarks/gpu.py --batches 16 --peers ours,eager --rounds 3 --json result.json
 
@@ -25,6 +25,10 @@ import numpy as np
 from cpu import BETAS, CLIP, DECAY, EPS, LR, ROOT, SHAPES, H, P, V, draw, draw_tokens
 from torch_gpt2 import gpt2_logits
 
+sys.path.insert(0, str(ROOT))  # the checkout, installed or not
+
+from core.files import replace_durably  # noqa: E402
+
 WARM = 3  # steps that do not count: compilation, graphs, first touch of memory
 SECONDS = {"ours": 60, "eager": 45, "compile": 110, "llmc": 60}  # of a round, before one has been seen
 MISSING, MEMORY = 3, 4  # exit codes of a worker: its library is not there; out of memory
@@ -37,14 +41,13 @@ class Ours:
     """core.engine on the shipped gpt2_124m, with the variants that it chooses by itself."""
 
     def __init__(self, args):
-        sys.path.insert(0, str(ROOT))
         from core.engine import Engine, Settings
         from core.graph import load_model
         from core.loader import load_registry
 
         registry = load_registry()
         settings = Settings(
-            device=args.device, precision="f32" if args.device == "cpu" else "bf16",
+            device=args.device, precision="auto",
             dims={"B": args.batch, "T": args.seq}, optimizer="adamw",
             options={"betas": list(BETAS), "eps": EPS, "weight_decay": DECAY, "clip": CLIP},
         )  # fmt: skip
@@ -58,14 +61,13 @@ class Ours:
         return self.engine.step([self.batch], LR).loss
 
     def memory(self):
-        if not hasattr(self.engine.device, "memory"):
-            return 0
-        free, total = self.engine.device.memory()
+        free, total = self.engine.device.memory() or (0, 0)  # None: the device has none of its own
         return total - free
 
 
 class Eager:
-    """The same model as one writes it in PyTorch: bf16 autocast, fused AdamW, its own fused attention, padded head."""
+    """The same model as one writes it in PyTorch: autocast to bf16 (without bf16 in its tensor cores to fp16, with a
+    GradScaler), fused AdamW, its own fused attention, padded head."""
 
     compiled = False
 
@@ -74,6 +76,8 @@ class Eager:
 
         self.torch, self.device = torch, args.device
         torch.set_float32_matmul_precision("high")
+        half = args.device != "cpu" and torch.cuda.get_device_capability()[0] < 8
+        self.dtype, self.scaler = (torch.float16 if half else torch.bfloat16), torch.amp.GradScaler(enabled=half)
         start = {name: draw(name) for name in SHAPES}
         start["wte.weight"] = np.pad(start["wte.weight"], ((0, P - V), (0, 0)))  # rows of a multiple of 128, as in ours
         self.p = {n: torch.from_numpy(a).to(args.device).requires_grad_() for n, a in start.items()}
@@ -92,11 +96,13 @@ class Eager:
 
     def step(self):
         self.adamw.zero_grad(set_to_none=True)
-        with self.torch.autocast(self.device, self.torch.bfloat16, enabled=self.device != "cpu"):
+        with self.torch.autocast(self.device, self.dtype, enabled=self.device != "cpu"):
             loss = self.forward()
-        loss.backward()
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.adamw)
         self.torch.nn.utils.clip_grad_norm_(list(self.p.values()), CLIP)
-        self.adamw.step()
+        self.scaler.step(self.adamw)
+        self.scaler.update()
         return loss.item()  # waits, as ours does to see whether the step was finite
 
     def memory(self):
@@ -196,9 +202,18 @@ def measure(args):
                     found["ms"].append(answer["ms"])
                     found["loss"] = found["loss"] or answer["loss"]
                     found["memory"] = max(found["memory"], answer["memory"])
+                save(results, args)
                 outcome = f"{statistics.median(answer['ms']):.1f} ms" if "ms" in answer else answer["why"]
                 print(f"B={batch} round {number + 1} {peer}: {outcome}", flush=True)
     return results
+
+
+def save(results, args):
+    """Write what there is to --json, after each round: a machine that is taken away loses one."""
+    if args.json:
+        replace_durably(
+            Path(args.json), json.dumps({"rows": rows_of(results, args), "rounds": results}, indent=1).encode()
+        )
 
 
 def rows_of(results, args):
@@ -261,8 +276,7 @@ def main():
     results = measure(args)
     rows = rows_of(results, args)
     show(rows)
-    if args.json:
-        Path(args.json).write_text(json.dumps({"rows": rows, "rounds": results}, indent=1))
+    save(results, args)
     if not any("ms" in row for row in rows if row["peer"] == "ours"):
         raise SystemExit("ours did not run: its message is in the table")
 

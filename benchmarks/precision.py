@@ -1,20 +1,22 @@
-"""What bf16 costs: does training in bf16 follow training in f32, and is it as exact as PyTorch's bf16?
+"""What 16 bits cost: does training in bf16 or fp16 follow training in f32, and is it as exact as PyTorch's?
 
     python benchmarks/precision.py                    on the GPU, or in the simulator where there is none
     python benchmarks/precision.py --device sim --steps 300 --seeds 8 --follow 3 --jobs 3 --json result.json
+    python benchmarks/precision.py --precision fp16
 
 A GPT-2 of 112,000 parameters learns the characters of the text that Python carries. Two questions, a table for each:
 
 1. Curves. Each seed draws other weights and sees the same batches, in f32. The distance between losses of different
-   seeds is the effect of chance on a run; bf16, from the first seeds' weights, may be no farther from f32 than that,
-   in every window of 25 steps.
+   seeds is the effect of chance on a run; the 16-bit run, from the first seeds' weights, may be no farther from f32
+   than that, in every window of 25 steps.
 2. Distances. On the same weights (those of the start, and those of the first f32 run's end) and the same batch: how
-   far are logits and each parameter's gradient from f64, ours in bf16 and PyTorch's? Both get weights that bf16 holds
-   exactly, so that only arithmetic counts. PyTorch's model is .bfloat16() as a whole, without autocast; its logits are
-   made f32 before the loss, which is to its advantage.
+   far are logits and each parameter's gradient from f64, ours in 16 bits and PyTorch's? Both get weights that the
+   type holds exactly, so only arithmetic counts. PyTorch's model is .bfloat16() or .half() as a whole, not autocast;
+   its logits are made f32 before the loss, which is to its advantage. In fp16 its loss is multiplied by SCALE, ours by
+   the loss scale that a run begins with.
 
-Where device is sim, f32 runs on the cpu: the op check holds both to the same reference. It ends with 1 if bf16 strays
-from f32, or is farther from f64 than PyTorch's by more than --slack.
+Where device is sim, f32 runs on the cpu: the op check holds both to the same reference. It ends with 1 if the 16-bit
+runs stray from f32, or are farther from f64 than PyTorch's by more than --slack.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ from core.testing.compare import round_to  # noqa: E402
 DIMS = {"B": 4, "T": 32, "S": 32, "V": 128, "P": 128, "C": 64, "H": 2, "L": 2}  # V: ASCII
 OPTIONS = {"betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1, "clip": 1.0}
 PEAK, WARMUP = 2e-3, 20  # the learning rate, and the steps in which it gets there
+TORCH = {"bf16": "bfloat16", "fp16": "float16"}
+SCALE = {"float16": 1024.0}  # of PyTorch's loss
 WINDOW = 25  # steps whose losses are averaged before they are compared
 
 
@@ -85,10 +89,10 @@ def run(device, precision, seed, steps):
     losses = []
     for step in range(steps):
         losses.append(built.step([batch(step)], PEAK * min(1, (step + 1) / WARMUP)).loss)
-        if precision == "bf16" and (step + 1) % WINDOW == 0:
+        if precision in TORCH and (step + 1) % WINDOW == 0:
             recent = np.mean(losses[-WINDOW:])
             spent = time.monotonic() - began
-            print(f"bf16 on {device}, seed {seed}: step {step + 1} of {steps}, loss {recent:.4f}, {spent:.0f} s",
+            print(f"{precision} on {device}, seed {seed}: step {step + 1} of {steps}, loss {recent:.4f}, {spent:.0f} s",
                   file=sys.stderr, flush=True)  # fmt: skip
     return losses, {name: np.array(w) for name, w in built.parameters().items()}, time.monotonic() - began
 
@@ -100,20 +104,20 @@ def windows(losses):
     return losses[..., :whole].reshape(*losses.shape[:-1], -1, WINDOW).mean(-1)
 
 
-def curves(f32, bf16):
+def curves(f32, half):
     """One row a window: f32's mean loss and its standard deviation between seeds; the root mean square of the distance
-    between bf16 and f32 of the same seed; and the mean of that, which a bias would show in."""
-    plain, half = windows(f32), windows(bf16)
+    between the 16-bit run and f32 of the same seed; and the mean of that, which a bias would show in."""
+    plain, half = windows(f32), windows(half)
     apart = half - plain[: len(half)]
     return [
         {"to": WINDOW * (i + 1), "f32": plain[:, i].mean(), "spread": plain[:, i].std(ddof=1),
-         "bf16": half[:, i].mean(), "away": np.sqrt((apart[:, i] ** 2).mean()), "bias": apart[:, i].mean()}
+         "half": half[:, i].mean(), "away": np.sqrt((apart[:, i] ** 2).mean()), "bias": apart[:, i].mean()}
         for i in range(plain.shape[1])
     ]  # fmt: skip
 
 
 def straying(rows):
-    """The windows in which bf16 is farther from f32 than the seeds are from each other."""
+    """The windows in which 16 bits are farther from f32 than the seeds are from each other."""
     return [row for row in rows if row["away"] > row["spread"]]
 
 
@@ -137,16 +141,17 @@ def torchs(device, weights, one, dtype="bfloat16"):
     tokens, targets = (torch.from_numpy(one[n].astype(np.int64)).to(where) for n in ("tokens", "targets"))
     logits = gpt2_logits(p, tokens, DIMS["H"])
     exact = logits.double() if dtype == "float64" else logits.float()
-    torch.nn.functional.cross_entropy(exact.flatten(0, 1), targets.flatten()).backward()
-    found = {"logits": logits.detach(), **{name: w.grad for name, w in p.items()}}
+    scale = SCALE.get(dtype, 1.0)
+    (scale * torch.nn.functional.cross_entropy(exact.flatten(0, 1), targets.flatten())).backward()
+    found = {"logits": logits.detach(), **{name: w.grad.double() / scale for name, w in p.items()}}
     return {name: w.double().cpu().numpy() for name, w in found.items()}
 
 
-def distances(device, weights, one):
-    """One row a tensor: its relative 2-norm from f64, ours in bf16 and PyTorch's, and their ratio."""
-    weights = {name: round_to(w, "bf16").astype(np.float32) for name, w in weights.items()}
+def distances(device, weights, one, precision="bf16"):
+    """One row a tensor: its relative 2-norm from f64, ours in 16 bits and PyTorch's, and their ratio."""
+    weights = {name: round_to(w, precision).astype(np.float32) for name, w in weights.items()}
     exact = ours("cpu", "f64", weights, one)
-    found = {"ours": ours(device, "bf16", weights, one), "torch": torchs(device, weights, one)}
+    found = {"ours": ours(device, precision, weights, one), "torch": torchs(device, weights, one, TORCH[precision])}
     rows = []
     for name, true in exact.items():
         far = {who: float(np.linalg.norm(got[name] - true) / np.linalg.norm(true)) for who, got in found.items()}
@@ -164,10 +169,10 @@ def show(header, rows):
     print(flush=True)
 
 
-def show_curves(rows):
+def show_curves(rows, precision):
     show(
-        ("steps", "f32", "between seeds", "bf16", "bf16 from f32", "mean of it"),
-        [(f"{r['to'] - WINDOW}..{r['to']}", *(f"{r[k]:.4f}" for k in ("f32", "spread", "bf16", "away")),
+        ("steps", "f32", "between seeds", precision, f"{precision} from f32", "mean of it"),
+        [(f"{r['to'] - WINDOW}..{r['to']}", *(f"{r[k]:.4f}" for k in ("f32", "spread", "half", "away")),
           f"{r['bias']:+.4f}") for r in rows],
     )  # fmt: skip
 
@@ -183,9 +188,10 @@ def show_distances(where, rows):
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto", choices=("auto", "cuda", "sim"))
+    parser.add_argument("--precision", default="bf16", choices=tuple(TORCH))
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=8, help="runs in f32")
-    parser.add_argument("--follow", type=int, default=3, help="runs in bf16, from the first seeds")
+    parser.add_argument("--follow", type=int, default=3, help="runs in 16 bits, from the first seeds")
     parser.add_argument("--jobs", type=int, help="runs at a time; on a GPU, 1")
     parser.add_argument("--slack", type=float, default=1.05, help="the largest ratio that is no farther")
     parser.add_argument("--json", metavar="FILE")
@@ -205,26 +211,31 @@ def main():
     plain = "cpu" if args.device == "sim" else args.device
     os.environ.update(dict.fromkeys(THREADS, "1"))  # of the runs: for tensors this small, threads wait for each other
     print(
-        f"bf16 on {args.device}, f32 on {plain}; {args.steps} steps of {DIMS['B']} x {DIMS['T']} characters", flush=True
+        f"{args.precision} on {args.device}, f32 on {plain}; "
+        f"{args.steps} steps of {DIMS['B']} x {DIMS['T']} characters",
+        flush=True,
     )
     with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn")) as pool:
-        half = [pool.submit(run, args.device, "bf16", seed, args.steps) for seed in range(args.follow)]
+        half = [pool.submit(run, args.device, args.precision, seed, args.steps) for seed in range(args.follow)]
         f32 = [pool.submit(run, plain, "f32", seed, args.steps) for seed in range(args.seeds)]
         f32, half = ([future.result() for future in futures] for futures in (f32, half))
     rows = curves([losses for losses, *_ in f32], [losses for losses, *_ in half])
-    show_curves(rows)
+    show_curves(rows, args.precision)
     strays = straying(rows)
-    print(f"bf16 diverges from f32 in {len(strays)} of {len(rows)} windows", flush=True)
+    print(f"{args.precision} diverges from f32 in {len(strays)} of {len(rows)} windows", flush=True)
 
     start = engine("cpu", "f32")
     start.initialize(0)
     at_weights = {"at the start": start.parameters(), f"after {args.steps} steps of f32": f32[0][1]}
-    at_weights = {where: distances(args.device, weights, batch(args.steps)) for where, weights in at_weights.items()}
+    at_weights = {
+        where: distances(args.device, weights, batch(args.steps), args.precision)
+        for where, weights in at_weights.items()
+    }
     for where, found in at_weights.items():
         show_distances(where, found)
     farther = [r for found in at_weights.values() for r in found if r["ratio"] > args.slack]
     if args.json:
-        runs = {"f32": [r[0] for r in f32], "bf16": [r[0] for r in half]}
+        runs = {"f32": [r[0] for r in f32], args.precision: [r[0] for r in half]}
         Path(args.json).write_text(json.dumps({"curves": rows, "distances": at_weights, "losses": runs}, indent=1))
     raise SystemExit(1 if strays or farther else 0)
 

@@ -49,10 +49,10 @@ def seconds(case: Case, ranks: int) -> tuple[float, float, float]:
 
 
 def memory_table() -> list[str]:
-    """GB (1e9 bytes) a rank."""
+    """GiB a rank."""
     counts = (1, *RANKS)
     head = "| model | " + " | ".join(f"N = {n}" if n == 1 else str(n) for n in counts) + " |"
-    rows = [f"| {name} | " + " | ".join(f"{memory(p, n) / 1e9:,.1f}" for n in counts) + " |" for name, p in MODELS]
+    rows = [f"| {name} | " + " | ".join(f"{memory(p, n) / 2**30:,.1f}" for n in counts) + " |" for name, p in MODELS]
     return [head, "|---|" + "--:|" * len(counts), *rows]
 
 

@@ -217,7 +217,7 @@ def main() -> None:
     parser.add_argument("--step", action="store_true")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
+    parser.add_argument("--precision", choices=["f32", "bf16", "fp16"], default="f32")
     parser.add_argument("--most", type=float, default=2.0, help="seconds from which the interpreter runs a kernel once")
     parser.add_argument("--spend", type=float, default=0.1, help="seconds for which a round repeats a short launch")
     parser.add_argument("--only", type=lambda text: text.split(","), default=[], help="names of kernels, by commas")

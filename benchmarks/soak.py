@@ -51,7 +51,7 @@ lr = 1e-2
 name = "cosine"
 warmup = 10
 """
-TIMES = ("ms", "tokens_per_s", "memory", "mfu")
+TIMES = ("ms", "tokens_per_s", "memory", "mfu", "sol")
 EXPECTED = {  # event -> exit codes that it may have; 0 where the run was done before the event
     "kill": (-signal.SIGKILL, 0),
     "term": (128 + signal.SIGTERM, -signal.SIGTERM, 0),

@@ -26,6 +26,9 @@ PUBLIC = {
     "CpuLaunch": "core.op",
     "GpuLaunch": "core.op",
     "Schedule": "core.op",
+    "State": "core.op",
+    "Adapter": "core.adapter",
+    "TrainingRun": "core.train.training",
     "Tensors": "core.op",
     "CHUNK": "core.step_record",
     "SLOT": "core.step_record",
@@ -65,6 +68,7 @@ PUBLIC = {
 }
 
 if TYPE_CHECKING:
+    from core.adapter import Adapter as Adapter
     from core.api import load as load
     from core.contents import contents_of as contents_of
     from core.data_reader import DataReader as DataReader
@@ -92,6 +96,7 @@ if TYPE_CHECKING:
     from core.op import Param as Param
     from core.op import Reference as Reference
     from core.op import Schedule as Schedule
+    from core.op import State as State
     from core.op import Tensors as Tensors
     from core.op import Variant as Variant
     from core.products import product as product
@@ -108,6 +113,7 @@ if TYPE_CHECKING:
     from core.step_record import stretches as stretches
     from core.tokenizers.tokenizer import Tokenizer as Tokenizer
     from core.tokenizers.tokenizer_kind import TokenizerKind as TokenizerKind
+    from core.train.training import TrainingRun as TrainingRun
     from core.view.replay import replay as replay
     from core.weight_format import WeightFormat as WeightFormat
 

@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command. What fails before errors can be printed (a file of the program that cannot be read, no
+    """Run the command. Failures before errors can be printed (a file of the program that cannot be read, no
     descriptor or thread for the signals) is one sentence, in place of a traceback."""
     try:
         from core import cli

@@ -48,7 +48,7 @@ def controlled() -> bool:
 
 
 def limit_this_thread() -> None:
-    """One thread for what this thread multiplies: libraries on OpenMP keep a number for each thread of ours."""
+    """One thread for this thread's products: libraries on OpenMP keep a number for each calling thread."""
     for lib in libraries():
         if lib.info().get("threading_layer") == "openmp":
             lib.set_num_threads(1)

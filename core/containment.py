@@ -1,7 +1,7 @@
 """Containment of plugins' code: every change that it makes to the process is undone.
 
 A plugin's import or hook may print, change the working directory, or take or block signals. None of it may harm the
-command around it: its output goes where the caller says, the rest is restored. The caller reports its exceptions;
+command around it: the caller chooses the place of its output, the rest is restored. The caller reports its exceptions;
 `SystemExit` is a failure like any other, and only Ctrl-C and a noted signal pass.
 """
 
@@ -24,8 +24,8 @@ PASSES = (KeyboardInterrupt, signals.Ended)  # these are ours, or the person's, 
 
 @contextlib.contextmanager
 def contained(said: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Run the block, then restore the working directory and the signals. What it prints on stdout and stderr goes to
-    `said`, line by line, or to stderr, so that a listing's stdout stays what it promises to be."""
+    """Run the block, then restore the working directory and the signals. Its output on stdout and stderr goes to
+    `said`, line by line, or to stderr, so that a listing's stdout stays valid."""
     printed = _Lines(said) if said is not None else sys.stderr
     try:
         here = os.getcwd()
@@ -44,9 +44,9 @@ def contained(said: Callable[[str], None] | None = None) -> Iterator[None]:
 
 
 def of_plugin(origin: str, part: str, work: Callable[[], T]) -> T:
-    """Contain a call of a plugin's method. BuildError for an exception that is none of ours, SystemExit included.
+    """Contain a call of a plugin's method. BuildError for any exception but corelm's own, SystemExit included.
 
-    origin: the plugin in words, "" for the core's own, whose exceptions pass. part: "format npz", for the error.
+    origin: the plugin's name and place, "" for the core, whose exceptions pass. part: "format npz", for the error.
     """
     if origin in OURS:
         return work()

@@ -12,14 +12,14 @@ def contents_of(kind: type, *modules: ModuleType) -> list[Any]:
     """The definitions of `kind` in `modules`, module by module, each in the order of its file.
 
     kind: Op, Variant (references too), Optimizer or Schedule. A module's imports do not count. Classes
-    that do not run by themselves have no `name`, or one that begins with an underscore. Raises TypeError for
+    that do not run on their own have no `name`, or one that begins with an underscore. Raises TypeError for
     another kind, or for something in the place of a module.
     """
     if kind not in (Op, Variant, Optimizer, Schedule):
         raise TypeError(f"contents_of({kind!r}, ...): expected Op, Variant, Optimizer or Schedule")
     for module in modules:
         if not isinstance(module, ModuleType):
-            raise TypeError(f"contents_of({kind.__name__}, ...): {module!r} is no module")
+            raise TypeError(f"contents_of({kind.__name__}, ...): {module!r} is not a module")
     classes = (thing for module in modules for thing in vars(module).values() if _defines(module, thing, kind))
     return list(dict.fromkeys(classes))
 

@@ -14,16 +14,16 @@ class DataReader(ABC):
     """The base class of a plugin's reader: its facts and its methods.
 
     name: an identifier; `NAME:REST` in `[data]` picks the reader by name. files: whether its sources are files, so that
-    REST is a path or a glob, and a path without a name is its own where `recognise` says so; a reader without files is
+    REST is a path or a glob, and `recognise` tests a path without a name; a reader without files is
     also picked by NAME alone. in_folders: whether a folder that is named may hold its files among others. kind: its
-    files in words, in the plural.
+    files as a noun in the plural.
     """
 
     name: ClassVar[str] = ""
     files: ClassVar[bool] = True
     in_folders: ClassVar[bool] = True
     kind: ClassVar[str] = "files"
-    origin: str = ""  # the plugin, in words; set while it is registered
+    origin: str = ""  # the plugin's name and place; set while it is registered
 
     def recognise(self, path: Path, head: bytes) -> bool:
         """Whether a file, or a folder, is this reader's; head: a file's first 256 bytes, b"" for a folder."""
@@ -34,6 +34,6 @@ class DataReader(ABC):
         """The documents or pieces of tokens of one source: a `core.data.Inputs`.
 
         source: a path, or REST of a reader without files. part: "train" or "val". reading: a `core.data.Reading`, the
-        config's `field` and `separator`. What a person should know goes to `notes`. Raises DataError for a damaged
-        source; OSError as it comes.
+        config's `field` and `separator`. `notes` takes sentences for the user. Raises DataError for a damaged
+        source; OSError passes.
         """

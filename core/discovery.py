@@ -32,7 +32,7 @@ class Candidate:
 
     name: str
     kind: str
-    origin: str  # in words: "plugin llama", "corelm-foo 1.2 (entry point foo)", a path
+    origin: str  # for messages: "plugin llama", "corelm-foo 1.2 (entry point foo)", a path
     home: Path | None
     root: Path | None
     module: str = ""
@@ -57,7 +57,7 @@ def discover(
     """All plugins: built in first, then shipped, installed and given ones.
 
     disable: names of plugins, or of distributions, to leave out. only: the shipped and installed ones to take; None
-    stands for what CORELM_PLUGINS says. Raises BuildError for a path that is no plugin.
+    stands for the value of CORELM_PLUGINS. Raises BuildError for a path that is no plugin.
     """
     discovery = Discovery()
     only = _limit() if only is None else only
@@ -102,7 +102,7 @@ def _check_name(kind: str, name: str, candidates: Sequence[Candidate], discovery
 
 
 def _prefer_given(discovery: Discovery) -> None:
-    """A plugin that is installed and given by path as well is there once: the one at the path, which was asked for."""
+    """A plugin that is installed and given by path as well counts once: the one at the path, which the user named."""
     for preferred in [c for c in discovery.candidates if c.kind == GIVEN]:
         for other in [c for c in discovery.candidates if c.kind == INSTALLED]:
             if preferred.home == other.home or preferred.name == other.name:
@@ -138,7 +138,7 @@ def describe(candidate: Candidate) -> str:
     return f"{candidate.origin} ({home})" if home and home != candidate.origin else candidate.origin
 
 
-# --- where they are looked for ---------------------------------------------------------------------------------
+# --- places of plugins ----------------------------------------------------------------------------------------
 
 
 def built_in() -> list[Candidate]:

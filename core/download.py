@@ -1,6 +1,6 @@
 """Downloads with a time limit: a small file in memory, or a large one resumed into a file and hashed on the way.
 
-A socket's timeout starts anew with each byte and covers neither name resolution nor proxies, so a thread does the
+A socket's timeout restarts with each byte and covers neither name resolution nor proxies, so a thread does the
 work and is abandoned when time is up. The callers choose URLs, places and error hints; this module writes only into
 a file that is already open.
 """
@@ -88,9 +88,9 @@ class PartialFile:
 
 
 def resume(part: PartialFile, url: str, seconds: float, notify: Callable[[], None]) -> str:
-    """Append the server's bytes from the end of `part`; `notify` after each chunk. Returns in words why they ended.
+    """Append the server's bytes from the end of `part`; `notify` after each chunk. Returns the reason of their end.
 
-    seconds: of silence. A server without ranges sends the file from its start. OSError of the disk as it comes.
+    seconds: of silence. A server without ranges sends the file from its start. OSError of the disk passes.
     """
     import urllib.error
     import urllib.request

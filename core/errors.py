@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 
 class CoreError(Exception):
-    """Base of all expected failures. `hint` is one sentence that says what to do next."""
+    """Base of all expected failures. `hint` is one sentence with the remedy."""
 
     exit_code = 70
 
@@ -25,7 +25,7 @@ class CoreError(Exception):
 
 
 class CheckFailed(CoreError):
-    """A check ran and said no."""
+    """A check ran and failed."""
 
     exit_code = 1
 
@@ -74,7 +74,7 @@ LONGEST_WORDS = 2000  # characters of a foreign exception's text that a message 
 
 
 def words_of(error: BaseException) -> str:
-    """An exception of foreign code in words: "ValueError: too small". Its own __str__ may raise, or be endless."""
+    """An exception of foreign code as text: "ValueError: too small". Its own __str__ may raise, or be endless."""
     name = type(error).__name__
     try:
         text = str(error)
@@ -91,7 +91,7 @@ def nearest(name: str, candidates: Iterable[str]) -> str:
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
-    """'; did you mean "steps"?', or '' when nothing is close: to be put behind an error's message."""
+    """'; did you mean "steps"?', or '' when nothing is close: the end of an error's message."""
     close = nearest(name, candidates)
     return f'; did you mean "{close}"?' if close else ""
 

@@ -33,11 +33,11 @@ class Evaluation(ABC):
     help: ClassVar[str] = ""
     tokenizer: ClassVar[str] = ""
     download: ClassVar[Download | None] = None
-    origin: str = ""  # the plugin, in words; set while it is registered
+    origin: str = ""  # the plugin's name and place; set while it is registered
 
     @abstractmethod
     def score(self, model: Any, file: Path, most: int | None, progress: Progress) -> Score:
-        """Figures by name, of the first `most` examples or all; `model` is what `core.load` gives.
+        """Figures by name, of the first `most` examples or all; `model` is a `core.load` result.
 
         Raises DataError for a damaged file.
         """

@@ -26,11 +26,11 @@ def _nothing(call: str, path: Path) -> None:
 
 POINT: Callable[[str, Path], None] = _nothing
 
-TEMPORARY = ".tmp"  # `.LATEST.tmp` is what becomes LATEST
+TEMPORARY = ".tmp"  # `.LATEST.tmp` becomes LATEST
 
 
 def create(path: Path) -> BinaryIO:
-    """A new file, unbuffered: what `write` was given is with the system when it returns. No link is followed."""
+    """A new file, unbuffered: the system has all data of `write` when it returns. No link is followed."""
     POINT("create", path)
     return open(path, "wb", buffering=0, opener=not_a_link)
 
@@ -75,7 +75,7 @@ def rename(source: Path, target: Path) -> None:
 
 
 def put(source: Path, target: Path) -> None:
-    """`rename` without a name for tests: of what need not survive a power cut."""
+    """`rename` without a name for tests, for files that need not survive a power cut."""
     os.replace(source, target)
 
 

@@ -16,7 +16,7 @@ from core.outside import named, open_file, read_rest, read_values
 
 
 class Held:
-    """A regular file that is open, so that what it holds can be read when its name is gone. No link is followed.
+    """A regular file that is open, so that its contents can be read after its name is removed. No link is followed.
 
     It is let go with the last reference to it, or by `release`: it is opened again for each read after that. OSError as
     it comes. Windows removes no file that is open, so that nothing is held there.

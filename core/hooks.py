@@ -26,7 +26,7 @@ The smallest plugin, `mine.py`, which `core train CONFIG --plugin ./mine.py` loa
     def core_variants():
         return [DoubleReference]
 
-To install it for every run instead, its package says in its pyproject.toml:
+To install it for every run instead, its package has in its pyproject.toml:
 
     [project.entry-points.corelm]
     mine = "mine"
@@ -47,6 +47,7 @@ import pluggy
 if TYPE_CHECKING:
     import click
 
+    from core.adapter import Adapter
     from core.data_reader import DataReader
     from core.devices.kind import DeviceKind
     from core.evaluation import Evaluation
@@ -75,8 +76,11 @@ def core_ops() -> list[Op]:
 
 
 @hookspec
-def core_variants() -> list[type[Variant]]:
+def core_variants(device: str) -> list[type[Variant]]:
     """Variants as classes, references included, for ops of this plugin or of any other.
+
+    device: the `device` of the variants that a run needs, such as "cpu"; "" for all. Variants of other devices may be
+    left out of the list, so that their modules need not be imported.
 
     Sample:
 
@@ -98,8 +102,8 @@ def core_models() -> list[Path | str]:
 
 @hookspec
 def core_tuned() -> list[Path | str]:
-    """Choices of variants and tiles by architecture, as `core tune --write-defaults FILE` writes them: paths of TOML
-    files in the plugin's folder. A run takes them where nothing was tuned on its own machine.
+    """Choices of variants and tiles by chip, as `core tune --write-defaults FILE` writes them: paths of TOML files in
+    the plugin's folder. A run takes them where nothing was tuned on its own machine.
 
     Sample:
 
@@ -143,7 +147,7 @@ def core_evaluations() -> list[type[Evaluation]]:
 
 @hookspec
 def core_formats() -> list[type[WeightFormat]]:
-    """Formats of weights as classes: what `weights`, `core.load` and `core import` read, and `core export` writes.
+    """Formats of weights as classes: `weights`, `core.load` and `core import` read them, `core export` writes them.
 
     Sample:
 
@@ -165,7 +169,7 @@ def core_devices() -> list[DeviceKind]:
 
 @hookspec
 def core_ranks() -> list[type[RanksKind]]:
-    """Engines as classes that join the processes of a run: what `core train` under mpiexec, srun or torchrun takes.
+    """Engines as classes that join the processes of a run: those of `core train` under mpiexec, srun or torchrun.
 
     Sample:
 
@@ -197,6 +201,17 @@ def core_data() -> list[type[DataReader]]:
 
 
 @hookspec
+def core_adapters() -> list[type[Adapter]]:
+    """Adapters as classes: changes of a model's graph, each by a table [adapt.NAME] of the model's TOML.
+
+    Sample:
+
+        def core_adapters():
+            return [LowRank]
+    """
+
+
+@hookspec
 def core_lenses() -> list[type[Lens]]:
     """Lenses as classes: views of `core view`, each a tab of its page and a key of its JSON.
 
@@ -204,6 +219,18 @@ def core_lenses() -> list[type[Lens]]:
 
         def core_lenses():
             return [TokenCounts]
+    """
+
+
+@hookspec
+def core_courses() -> list[Path | str]:
+    """Courses of `core learn`: paths of TOML files in the plugin's folder, beside their pages and puzzles. The stem is
+    the name. A course may extend another plugin's.
+
+    Sample:
+
+        def core_courses():
+            return ["kernels.toml"]
     """
 
 
@@ -223,13 +250,37 @@ def core_commands() -> list[click.Command]:
 
 
 @hookspec
-def core_step_end(run: Any, step: int, metrics: dict[str, Any]) -> None:
-    """Called after each training step with what metrics.jsonl gets. An exception is reported and training continues.
+def core_train_start(run: Any, training: Any) -> None:
+    """Called before a run's first step, and before the first one of a run that is resumed. `training` is a
+    `core.TrainingRun`: options, parameters, and a plugin's part of each checkpoint. An exception ends the run.
+
+    Sample:
+
+        def core_train_start(training):
+            print(training.options("mine", {"every": 10}))
+    """
+
+
+@hookspec
+def core_step_end(run: Any, step: int, metrics: dict[str, Any], training: Any) -> None:
+    """Called after each training step with its line of metrics.jsonl. An exception is reported and training continues.
 
     Sample:
 
         def core_step_end(step, metrics):
             print(step, metrics["loss"])
+    """
+
+
+@hookspec
+def core_train_end(run: Any, training: Any) -> None:
+    """Called when a run ends, by its last step, a signal or `training.stop`; not when an error ends it. An exception is
+    reported.
+
+    Sample:
+
+        def core_train_end(run, training):
+            print(run.name, training.step)
     """
 
 

@@ -93,7 +93,7 @@ class Lens(ABC):
     title: ClassVar[str] = ""
     question: ClassVar[str] = ""
     scripts: ClassVar[tuple[str, ...]] = ()
-    origin: str = ""  # the plugin, in words; set while it is registered
+    origin: str = ""  # the plugin's name and place; set while it is registered
 
     def command(self, subject: Any) -> str:
         """The command that makes the data of this lens where there are none: the page names it."""

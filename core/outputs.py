@@ -35,7 +35,7 @@ def target_file(path: Path, option: str) -> Path:
         raise UsageError(f"{option} {path}: a folder, pipe, device or dangling link is there", hint="name a file")
     if not path.parent.is_dir():
         raise UsageError(
-            f"{option} {path}: cannot be written: {path.parent} is no folder", hint="make the folder first"
+            f"{option} {path}: cannot be written: {path.parent} is not a folder", hint="make the folder first"
         )
     return path
 

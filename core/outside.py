@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     import numpy as np
 
 LINK = "a symbolic link, which is not followed here"
+PART = 1 << 24  # bytes that are read at a time
 LONGEST_LOG = 1 << 31  # bytes of a run's metrics: eight million steps
 MOST = 64 << 20  # bytes: the largest that we know, a vocabulary of 250,000 tokens as JSON, has a quarter of it
 
-WAYS_OUT = {  # errno -> what to do about it
+WAYS_OUT = {  # errno -> remedy
     errno.EACCES: "check its rights",
     errno.EPERM: "check its rights",
     errno.EIO: "the disk reports errors: look after it, or use another one",
@@ -49,7 +50,7 @@ def way_out(error: OSError) -> str:
 @contextlib.contextmanager
 def reads(kind: Callable[..., Exception], path: str | os.PathLike[str]) -> Iterator[None]:
     """An OSError of the block as an error of `kind`, a CoreError: the file, `path` where the system names none, why it
-    cannot be read, and what to do."""
+    cannot be read, and the remedy."""
     try:
         yield
     except OSError as error:
@@ -59,7 +60,7 @@ def reads(kind: Callable[..., Exception], path: str | os.PathLike[str]) -> Itera
 
 @contextlib.contextmanager
 def named(path: str | os.PathLike[str]) -> Iterator[None]:
-    """An OSError of the block has a file's name: what reads, writes or syncs an open file gives none."""
+    """An OSError of the block has a file's name: an error of reading, writing or syncing an open file has none."""
     try:
         yield
     except OSError as error:
@@ -98,12 +99,25 @@ def read_whole(path: str | os.PathLike[str], most: int = MOST, follow: bool = Tr
         return read_rest(file, most)
 
 
+def read_utf8(kind: Callable[..., Exception], path: str | os.PathLike[str], most: int = MOST) -> str:
+    """The text of a regular file of at most `most` bytes. An error of `kind`, a CoreError, for anything else."""
+    with reads(kind, path):
+        raw = read_whole(path, most)
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise kind(f"{path}: not UTF-8: {error}", hint="save it as UTF-8") from None
+
+
 def read_rest(file: BinaryIO, most: int = MOST) -> bytes:
     """The rest of an open file from its position on, at most `most` bytes. OSError for more."""
-    data = file.read(most + 1)  # what the system says of a size may not be true, as under /proc
-    if len(data) > most:
+    parts, left = [], most + 1  # the system's size may not be true, as under /proc
+    while left > 0 and (part := file.read(min(left, PART))):  # `read` allocates as much as it is asked for
+        parts.append(part)
+        left -= len(part)
+    if not left:
         raise OSError(errno.EFBIG, f"larger than {most:,} bytes")
-    return data
+    return b"".join(parts)
 
 
 def read_array(path: str | os.PathLike[str], dtype: Any, start: int, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
@@ -146,7 +160,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _finite(text: str) -> float:

@@ -72,9 +72,9 @@ class _Job:
 
 
 class Pool:
-    """Helper threads, and the scratch memory of each; the thread that asks works too.
+    """Helper threads, and the scratch memory of each; the calling thread works too.
 
-    One job at a time: another thread's waits; what a piece asks for runs within that piece.
+    One job at a time: another thread's waits; a job of a piece runs within that piece.
     """
 
     def __init__(self, workers: int) -> None:
@@ -96,7 +96,7 @@ class Pool:
         self.share(-(-n // grain), lambda i, *bytes: f(i * grain, min(i * grain + grain, n), *bytes), scratch)
 
     def share(self, count: int, f: Callable[..., None], scratch: int = 0) -> None:
-        """f(0) ... f(count - 1), in any order, on several threads. Raises what one of them raised."""
+        """f(0) ... f(count - 1), in any order, on several threads. Raises the first error of one of them."""
         if getattr(self._within, "piece", False):
             _Job(count, f, scratch).work(aligned_empty(scratch))
             return
@@ -117,7 +117,7 @@ class Pool:
             raise job.error
 
     def _wake(self, helpers: int) -> None:
-        if self._process != os.getpid():  # the first time, or behind a fork, which leaves threads behind
+        if self._process != os.getpid():  # the first time, or after a fork, which has no threads
             self._process, self._asleep = os.getpid(), []
             for number in range(1, self.workers):
                 asleep = threading.Lock()
@@ -125,7 +125,7 @@ class Pool:
                 self._asleep.append(asleep)
                 threading.Thread(target=self._serve, args=(number, asleep), daemon=True, name="core-rows").start()
         for asleep in self._asleep[:helpers]:
-            if asleep.locked():  # else it has been woken before, and has yet to see what for
+            if asleep.locked():  # else it has been woken before, and has yet to see the job
                 asleep.release()
 
     def _serve(self, number: int, asleep: threading.Lock) -> None:
@@ -148,7 +148,7 @@ def pool() -> Pool:
 
 
 def use(threads: int) -> None:
-    """Have this process take so many threads from now on."""
+    """Set the number of threads of this process from now on."""
     global POOL
     POOL = Pool(threads)
 

@@ -21,7 +21,7 @@ MOST = 1 << 29  # ... and above, threads that end early wait for long
 PIECES = 8  # of a product between the two
 LIMIT = 32
 TOUCH = 64  # multiply-adds that take as long as an element of an operand from memory
-WIDTH, UNIT = 64, 16  # a piece's least rows or columns, and what they are a multiple of: a cache line of f32
+WIDTH, UNIT = 64, 16  # a piece's least rows or columns, and their unit: a cache line of f32
 LONG = 16  # times the longer side of the output: a sum as long as that is cut itself
 HELD = 500  # elements of a matrix up to which NumPy keeps the interpreter's lock: no other thread would run
 ADDED = 1 << 21  # bytes of a piece that is computed beside its target before it is added
@@ -57,7 +57,7 @@ def cut(rows: int, columns: int, inner: int, beside: int = 0) -> Cut:
 
 
 def parts(length: int, count: int) -> list[slice]:
-    """[0, length) in so many parts or fewer, each of a multiple of UNIT but the last."""
+    """[0, length) in that number of parts or fewer, each of a multiple of UNIT but the last."""
     size = max(1, -(-length // count))
     size = -(-size // UNIT) * UNIT
     return [slice(lo, min(lo + size, length)) for lo in range(0, length, size)]
@@ -80,7 +80,7 @@ class Product:
     """out = a b, or out += a b, each time that it is called: a (rows, inner), b (inner, columns), views that stay."""
 
     def __init__(self, a: Array, b: Array, out: Array, add: bool = False, line: str = "") -> None:
-        """line: `file:line` of who asked for it."""
+        """line: `file:line` of its caller."""
         self.line = line
         rows, columns = out.shape
         plan = cut(rows, columns, a.shape[1], out.nbytes if add else 0)

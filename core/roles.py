@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-TOKENS = "tokens"  # the input that generation appends to; by another name, the only input of integers but the targets
+TOKENS = "tokens"  # the input that generation appends to
 TARGETS = "targets"  # the input of next tokens; negative ones do not count in the loss
+DOCUMENTS = "documents"  # the input of each token's document in its row: 0, 1, ...
+POSITIONS = "positions"  # the input of each token's place in its document: 0, 1, ...
+ROLES = (TOKENS, TARGETS, DOCUMENTS, POSITIONS)  # an input of such a name has that role, unless `roles` says another
 
 B = "B"  # sequences of a batch
 T = "T"  # tokens of a sequence in a batch

@@ -19,7 +19,7 @@ TYPES: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Unrepresentable:
-    """A value outside the range of the type `kind`. In words: core.kernels.unrepresentable."""
+    """A value outside the range of the type `kind`. Its text: core.kernels.unrepresentable."""
 
     kind: str
     value: Any

@@ -20,7 +20,8 @@ def around_native(call: Callable[[bool], None]) -> None:
 
 @contextlib.contextmanager
 def interrupts(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """While the block runs, Ctrl-C is `handler`'s alone, which may raise KeyboardInterrupt."""
+    """While the block runs, Ctrl-C is `handler`'s alone, which may raise KeyboardInterrupt, or ignore those
+    that follow (`signals.ignore`)."""
     before = signal.signal(signal.SIGINT, handler)
     listener = signals.listener()
     if listener is not None:
@@ -28,9 +29,10 @@ def interrupts(handler: Callable[[int, FrameType | None], None]) -> Iterator[Non
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-        if listener is not None:
-            listener.foreign.discard(signal.SIGINT)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, before)
+            if listener is not None:
+                listener.foreign.discard(signal.SIGINT)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -35,7 +35,7 @@ CLOSED = 0  # the byte in the pipe that ends the thread
 
 
 class Ended(BaseException):  # noqa: N818  (no error: a request)
-    """A noted signal at a safe point. Not an Exception, nor SystemExit: code that guards against the exits of foreign
+    """A noted signal at a safe point. Not an Exception, nor SystemExit: code that stops the exits of foreign
     code must let it pass."""
 
     def __init__(self, number: int) -> None:
@@ -56,6 +56,8 @@ class Listener:
         self._reader, self._writer = os.pipe()
         self._wakeup = -1
         self._deadline: threading.Timer | None = None
+        self.witness: Callable[[int], None] | None = None  # sees each signal first
+        self.seen: dict[int, object] = {}  # signals that are the witness's alone, and the handlers before
         self._thread = threading.Thread(target=self._listen, name="core-signals", daemon=True)
 
     def begin(self) -> None:
@@ -70,7 +72,7 @@ class Listener:
 
     def end(self) -> None:
         """Give the signals back. A message under way is finished first."""
-        for number, handler in self.before.items():
+        for number, handler in {**self.before, **self.seen}.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         signal.set_wakeup_fd(self._wakeup)
         os.write(self._writer, bytes([CLOSED]))
@@ -101,6 +103,8 @@ class Listener:
             for number in os.read(self._reader, 64):
                 if number == CLOSED:
                     return
+                if self.witness is not None:
+                    self.witness(number)
                 if number in self.before and number not in self.foreign:
                     self._came(number)
 
@@ -110,7 +114,7 @@ class Listener:
             leave_at_once(number)
         self.note(number)
         if self.stop is not None:
-            tell("ending after this step; once more leaves at once")
+            tell(f"ending after this {self.stop.unit}; once more leaves at once")
             return
         tell(f"core: ended by {signal.Signals(number).name}{self.says}")
         self._deadline = threading.Timer(GRACE, self._expire)
@@ -127,7 +131,7 @@ _delay: float | None = 0.0  # seconds before a line on a signal; None: there is 
 
 
 def speak(delay: float | None) -> None:
-    """Have lines on signals wait some seconds, so that a process that the launcher ends says nothing; None: say none,
+    """Delay lines on signals by some seconds: a process that the launcher ends prints nothing. None: print none,
     as on the ranks of a run other than the first."""
     global _delay
     _delay = delay
@@ -135,7 +139,7 @@ def speak(delay: float | None) -> None:
 
 @contextlib.contextmanager
 def listening(says: str = "") -> Iterator[None]:
-    """Note signals until the block is left; `says` follows "ended by SIGTERM" in the line on stderr.
+    """Note signals during the block; `says` follows "ended by SIGTERM" in the line on stderr.
 
     Within another such block only the words change. In a thread other than the main one nothing is done, as Python
     has it.
@@ -197,6 +201,28 @@ def also(number: int) -> None:
         signal.signal(number, _listener.note)
 
 
+def ignore(number: int) -> None:
+    """Ignore this signal from now on, after the end of the command too: its process is about to end."""
+    signal.signal(number, signal.SIG_IGN)
+    if _listener is not None:
+        _listener.before[number] = signal.SIG_IGN
+        _listener.foreign.add(number)
+
+
+def witness(call: Callable[[int], None], numbers: Sequence[int] = ()) -> None:
+    """Have `call(number)` made for each signal at once, in the listener's thread. numbers: signals that no other part
+    of the program notes."""
+    if _listener is not None:
+        _listener.witness = call
+        for number in numbers:
+            _listener.seen[number] = signal.signal(number, lambda number, frame: None)
+
+
+def training() -> bool:
+    """Whether a run trains, so that a signal is acted on after its step."""
+    return _listener is not None and _listener.stop is not None
+
+
 def name_of(number: int) -> str:
     """ "SIGTERM"."""
     return signal.Signals(number).name
@@ -222,9 +248,11 @@ def default() -> None:
 
 
 class Stop:
-    """While it is entered, `requested` says whether the run was asked to end, and `exit_code` with which code."""
+    """While it is entered, `requested` is True after a signal, and `exit_code` is its exit code. unit: a noun for the
+    work between two looks at it."""
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str = "step") -> None:
+        self.unit = unit
         self.signal: int | None = None
         self._listening = contextlib.ExitStack()
 

@@ -11,9 +11,15 @@ from core.expr import cdiv
 
 Array = np.ndarray[Any, Any]
 
-# The control record: one small f64 tensor that changes between steps (`t.step`). The host writes the first three and
-# the last two before a step (a loss or norm above its limit is not ok); the device writes the rest. Its slots:
-CONTROL = ("lr", "step", "loss_scale", "loss", "norm", "scale", "ok", "halted", "loss_limit", "norm_limit")
+# The control record: one small f64 tensor that changes between steps (`t.step`). The host writes lr, the limits (a loss
+# or norm above its own is not ok) and the rules of the loss scale before a step; the device writes the rest.
+# loss_scale: the factor of this step's gradients; the verdict leaves that of the next step. good_steps: steps in a row
+# with finite gradients, which doubles it after growth_steps of them (0: it stays); an overflow halves it, down to
+# least_scale. Its slots:
+CONTROL = (
+    "lr", "step", "loss_scale", "loss", "norm", "scale", "ok", "halted", "loss_limit", "norm_limit",
+    "good_steps", "growth_steps", "least_scale",
+)  # fmt: skip
 SLOT = {name: index for index, name in enumerate(CONTROL)}
 GROUP = 64  # elements of the flat arenas per byte of `group`
 CHUNK = 16_384  # elements of which a number over all of an arena is summed by itself; slices begin at its multiples
@@ -35,7 +41,7 @@ class StepRecord(np.ndarray[Any, Any]):
             super().__setattr__(name, value)
 
     def correction(self, beta: float) -> float:
-        """1 - beta^k, for k updates with this one: what the mean of a moment that began at 0 is divided by (Adam)."""
+        """1 - beta^k, for k updates with this one: the divisor of the mean of a moment that began at 0 (Adam)."""
         return float(1 - beta**self.step)
 
 

@@ -24,7 +24,7 @@ from core import signals
 
 # Control characters but newline and tab; separators of lines; marks that reorder the displayed text.
 HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-MOST_WAITING = 64 << 20  # bytes that wait for a reader; what comes behind them is left out, and counted
+MOST_WAITING = 64 << 20  # bytes that wait for a reader; later ones are left out, and counted
 NATIVE = 2  # the descriptor of stderr in every program
 PATIENCE = 1.0  # seconds that the last lines wait for a reader once a signal came
 REPORTED = 0.05  # seconds between looks at a signal while they wait
@@ -49,7 +49,7 @@ class Guarded(io.TextIOWrapper):
 
 def guard() -> None:
     """Put a Guarded stream in the place of stdout and of stderr. That of stderr has a descriptor of its own, so that
-    `native_silenced` can turn away what libraries write to descriptor 2."""
+    `native_silenced` can turn away the output of libraries on descriptor 2."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper) and not isinstance(stream, Guarded):
@@ -63,13 +63,13 @@ def guard() -> None:
                 write_through=stream.write_through,
             )
             if buffer is stream.buffer:
-                stream.detach()  # after what may fail, so that an error can still be said
+                stream.detach()  # after all that may fail, so that an error can still be printed
             setattr(sys, name, guarded)
             setattr(sys, f"__{name}__", guarded)
 
 
 def _own_descriptor(stream: io.TextIOWrapper) -> Any:
-    """The stream's file behind a second descriptor; its own buffer where the system gives none."""
+    """The stream's file with a second descriptor; its own buffer where the system gives none."""
     try:
         return open(os.dup(stream.fileno()), "wb")
     except (OSError, ValueError):
@@ -77,11 +77,11 @@ def _own_descriptor(stream: io.TextIOWrapper) -> Any:
 
 
 _errors: Writer | None = None  # of stderr, once it did not take a line at once
-_instead: Callable[[str], None] | None = None  # what takes lines in the place of stderr
+_instead: Callable[[str], None] | None = None  # the taker of lines in place of stderr
 
 
 def speak_to(taker: Callable[[str], None] | None) -> None:
-    """Give what `say` says to a function; None: to stderr again."""
+    """Give the lines of `say` to a function; None: to stderr again."""
     global _instead
     _instead = taker
 
@@ -177,7 +177,7 @@ class Writer:
         return None
 
     def finish(self) -> None:
-        """Wait until all is written; only for a moment once a signal asked to end."""
+        """Wait until all is written; only for a moment after a signal."""
         since = 0.0
         while self._size and not self.gone and self._descriptor >= 0:
             with self._changed:

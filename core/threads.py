@@ -7,7 +7,7 @@ import os
 from core import variables
 
 THREADS = "CORELM_THREADS"
-LIBRARIES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # what batch systems and users set
+LIBRARIES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # settings of batch systems and users
 
 
 def cores() -> int:
@@ -20,7 +20,7 @@ def cores() -> int:
 
 
 def workers() -> int:
-    """Threads of the cpu device: CORELM_THREADS, or the cores, or fewer where a variable of LIBRARIES says so."""
+    """Threads of the cpu device: CORELM_THREADS, or the cores, or fewer by a variable of LIBRARIES."""
     if variables.count(THREADS) is not None:
         return cores()
     values = [os.environ.get(name, "").partition(",")[0].strip() for name in LIBRARIES]

@@ -77,7 +77,7 @@ def count(name: str) -> int | None:
 
 
 def check_all() -> None:
-    """UsageError for the first variable of ours that has a value that it may not have, or a misspelt name."""
+    """UsageError for the first variable of corelm with an illegal value, or a misspelt name."""
     for name in sorted(os.environ):
         if not name.startswith(PREFIX):
             continue

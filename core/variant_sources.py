@@ -18,13 +18,13 @@ from types import ModuleType
 from core.op import Variant
 from core.registry import REFERENCE, Registry
 
-KIT = 5  # raised when the sub-checks ask for more than before, so that old verdicts are void
+KIT = 5  # raised when the sub-checks become stricter, so that old verdicts are void
 
 
 def key_of(variant: Variant, registry: Registry) -> str:
     """Cache key of a variant's verdicts: a hash of its sources and of its references', the same on every machine.
 
-    Comments, docstrings, blank lines and line ends are left out, and the statements of what numbers are made of
+    Comments, docstrings, blank lines and line ends are left out, and the statements of dependencies of numbers
     (`Reference.parts`): they change no result.
     """
     digest = hashlib.sha256(f"{KIT} {variant.op}.{variant.name}".encode())
@@ -35,10 +35,10 @@ def key_of(variant: Variant, registry: Registry) -> str:
 
 def sources_of(variant: Variant, registry: Registry) -> set[Path]:
     """The files that a verdict depends on: of the op and those that it replaces, of the variant and of the
-    references, what these import from their plugins, and the kernels."""
+    references, their imports from their plugins, and the kernels."""
     op = registry.op(variant.op)
     ops = [op, *(registry.op(s.op) for s in op.statements)]
-    held_to = [registry.variants.get(o.name, {}).get(REFERENCE) for o in ops]
+    held_to = [registry.variants_of(o.name).get(REFERENCE) for o in ops]
     kinds = [kind for v in (variant, *held_to) if v is not None for kind in type(v).__mro__]
     start = [sys.modules.get(kind.__module__) for kind in kinds]
     paths = {Path(o.where.rpartition(":")[0]) for o in ops}
@@ -51,7 +51,7 @@ def sources_of(variant: Variant, registry: Registry) -> set[Path]:
     return {p for p in paths if p.is_file()}
 
 
-SHARED = "core.kernels."  # what the launchers of many plugins use
+SHARED = "core.kernels."  # shared by the launchers of many plugins
 
 
 def _reachable(start: list[ModuleType]) -> Iterator[ModuleType]:

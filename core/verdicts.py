@@ -3,7 +3,7 @@
 Records are kept in two kinds of file: those of this machine in the cache folder, those of a release in verdicts.json in
 the plugin's folder. A record counts while the sources that it was made from are unchanged. A run looks up the variants
 that it chose, names the sizes that no check has covered, and passes over a variant that failed. On a GPU the record of
-that chip comes first, then the simulator's, which knows nothing of timing and memory order. A damaged or unwritable
+that chip comes first, then the simulator's, which models neither timing nor memory order. A damaged or unwritable
 store equals an empty one.
 """
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from core.device.protocol import Device
 
 STORE = "checks.json"  # in the cache folder: the verdicts of this machine
-RELEASED = "verdicts.json"  # in a plugin's folder: the verdicts that come with it
+RELEASED = "verdicts.json"  # in a plugin's folder: the verdicts of its release
 ROWS = "rows"  # the size of `...`
 IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 SHOWN = 2  # sizes that a table's cell names
@@ -46,7 +46,7 @@ class Verdict:
 
     device: its name; chip: the GPU's model and architecture, "" elsewhere. checks: sub-check -> the worst
     relative error that it saw. sizes and smallest: dim of the op's schema -> the largest and the smallest size that
-    was checked; older records have no smallest ones. finding: the first failure in words, "" for a variant that passed.
+    was checked; older records have no smallest ones. finding: the first failure, "" for a variant that passed.
     tried: sizes of nodes, as `label` writes them, that a check with a bound of time got as near to as its time allowed.
     """
 
@@ -69,7 +69,7 @@ class Verdict:
 
     @property
     def there(self) -> str:
-        """The place in words: `in the simulator`, `on the cpu`, `on NVIDIA H200, sm_90a`."""
+        """The place as text: `in the simulator`, `on the cpu`, `on NVIDIA H200, sm_90a`."""
         kind = RESIDENT.get(self.where)
         return kind.where if kind is not None else f"on {self.where}"
 
@@ -88,7 +88,7 @@ class Verdict:
 
     @property
     def has_range(self) -> bool:
-        """Whether the smallest size of each dim was recorded, besides the largest."""
+        """Whether the smallest size of each dim was recorded, in addition to the largest."""
         return set(self.sizes) <= set(self.smallest)
 
     def with_more(self, other: Verdict) -> Verdict:
@@ -114,7 +114,7 @@ class Verdict:
 
 
 def by_reach(sizes: Sizes, covered: Sizes) -> dict[str, int]:
-    """The sizes, the one that goes furthest beyond what was covered first."""
+    """The sizes, the one furthest beyond the covered ones first."""
     return dict(sorted(sizes.items(), key=lambda item: -item[1] / max(covered.get(item[0], 0), 0.5)))
 
 
@@ -160,7 +160,7 @@ def place_of(device: Device) -> str:
 
 
 def chip_of(device: Device) -> str:
-    """A GPU's model and architecture; "" for a device that is none."""
+    """A GPU's model and architecture; "" for any other device."""
     return f"{device.model}, {device.arch}" if device.model else ""
 
 
@@ -171,7 +171,7 @@ Row = dict[str, Any]  # a record as JSON: a Verdict's fields, `op`, `variant`, `
 
 
 class Verdicts:
-    """The verdicts on the variants of `registry`: those in the file `path`, and those that the plugins come with."""
+    """The verdicts on the variants of `registry`: those in the file `path`, and those of the plugins' releases."""
 
     def __init__(self, registry: Registry, path: Path | None = None) -> None:
         self.registry = registry
@@ -205,7 +205,7 @@ class Verdicts:
         return self.known[path]
 
     def failure(self, variant: Variant, where: str, dtype: str) -> str | None:
-        """Why a variant may not run at a place: what its check found there. None for one that has not failed."""
+        """The reason why a variant may not run at a place: the finding of its check there. None without a failure."""
         verdict = self.lookup(variant, where, dtype)
         if verdict is None or verdict.passed:
             return None
@@ -250,7 +250,7 @@ def plugin_of(variant: Variant, registry: Registry) -> PluginRecord | None:
 
 
 def ships(variant: Variant, registry: Registry) -> bool:
-    """Whether a variant comes with this release, whose check every one of them has passed."""
+    """Whether a variant is part of this release, all of whose variants have passed the check."""
     record = plugin_of(variant, registry)
     return record is not None and record.kind in (BUILT_IN, SHIPPED)
 

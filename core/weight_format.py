@@ -18,11 +18,12 @@ class WeightFormat:
     """The base class of a plugin's format: its facts and its methods. A format that is only read
     has no `targets`, one that is only written no `recognise`.
 
-    name: an identifier. kind: in words, with its article: "a Hugging Face folder". expected: how an error lists what a
-    path may hold; `kind` where it is empty. table: the table of a model's TOML that describes the model's files in this
-    format; "" for none. targets: the values of `core export --to` -> the ending of an export without `--out`. named:
-    whether `names` has the parameters' names. merged: whether `extends` merges a model's table with that of
-    its base, key by key, or replaces it whole. tables: of those in it, the ones that are merged too, where `false`
+    name: an identifier. kind: a noun with its article: "a Hugging Face folder". expected: how an error lists the
+    contents that a path may hold; `kind` where it is empty. table: the table of a model's TOML that describes the
+    model's files in this format; "" for none. targets: the values of `core export --to` -> the ending of an export
+    without `--out`. precisions: the values of `core export --precision` that its files can have, of "f32", "bf16",
+    "fp16". named: whether `names` has the parameters' names. merged: whether `extends` merges a model's table with that
+    of its base, key by key, or replaces it whole. tables: of those in it, the ones that are merged too, where `false`
     removes a key.
     """
 
@@ -31,12 +32,13 @@ class WeightFormat:
     expected: ClassVar[str] = ""
     table: ClassVar[str] = ""
     targets: ClassVar[Mapping[str, str]] = {}
+    precisions: ClassVar[tuple[str, ...]] = ("f32",)
     named: ClassVar[bool] = False
     merged: ClassVar[bool] = True
     tables: ClassVar[tuple[str, ...]] = ()
     # member -> the methods that a class with that member must define
     promises: ClassVar[Mapping[str, tuple[str, ...]]] = {"recognise": ("open", "fit"), "targets": ("write",)}
-    origin: str = ""  # the plugin, in words; set while it is registered
+    origin: str = ""  # the plugin's name and place; set while it is registered
 
     @property
     def claims(self) -> list[str]:
@@ -44,14 +46,14 @@ class WeightFormat:
         return [*([f"table [{self.table}]"] if self.table else []), *(f"target --to {name}" for name in self.targets)]
 
     def recognise(self, path: Path, head: bytes) -> str:
-        """The mark by which `path` is of this format, in words ("config.json"); "" for a path of another format.
+        """The mark by which `path` is of this format ("config.json"); "" for a path of another format.
 
-        head: the first 256 bytes of a file, or all of a shorter one; b"" for a folder. OSError as it comes.
+        head: the first 256 bytes of a file, or all of a shorter one; b"" for a folder. OSError passes.
         """
         return ""
 
     def lacking(self, path: Path) -> str:
-        """For a path that no format recognises: what it lacks to be of this one; "" where it is nothing alike."""
+        """For a path that no format recognises: the parts that it lacks for this one; "" where it is unlike it."""
         return ""
 
     def check(self, source: Any, table: Any, path: tuple[str, ...], problems: Any) -> None:

@@ -13,7 +13,6 @@ from . import (
     attention,
     cpu,
     cross_entropy,
-    cuda,
     dropout,
     embed,
     embedding,
@@ -41,8 +40,13 @@ def core_ops():
 
 
 @hookimpl
-def core_variants():
-    return contents_of(Variant, *PLAIN, *FUSED, *UPDATE, *COLLECTIVE, *cpu.MODULES, *cuda.MODULES)
+def core_variants(device):
+    kernels = ()
+    if device in ("", "cuda"):
+        from . import cuda  # a run on the cpu launches none of them
+
+        kernels = cuda.MODULES
+    return contents_of(Variant, *PLAIN, *FUSED, *UPDATE, *COLLECTIVE, *cpu.MODULES, *kernels)
 
 
 @hookimpl

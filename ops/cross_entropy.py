@@ -30,6 +30,13 @@ def distant():
     return logits
 
 
+def hidden():
+    """Logits of 33 classes, of which a mask hides many: -inf, whose exponential is no class's share."""
+    logits = np.sin(np.arange(2.0 * 33)).reshape(2, 33)
+    logits[0, 8:] = logits[1, :25] = -np.inf
+    return logits
+
+
 cross_entropy = Op(
     "cross_entropy",
     inputs={"logits": "... P", "targets": "... : i32 < classes"},
@@ -45,6 +52,7 @@ cross_entropy = Op(
         {"logits": (2, 4111), "targets": (2,), "classes": 4103},  # more classes, then rows, than a pass takes
         {"logits": (1031, 3), "targets": (1031,)},
         {"logits": np.concatenate([scaled_rows(33), tied_rows(3, 33)]), "targets": (6,)},
+        {"logits": hidden(), "targets": np.array([3, 29])},
     ],
     doc="The negative log-likelihood of each target; negative targets are ignored.",
 )

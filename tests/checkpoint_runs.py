@@ -55,7 +55,7 @@ posix_only = pytest.mark.skipif(os.name == "nt", reason="processes are forked an
 def started_quickly() -> Iterator[None]:
     """Without two slow parts of a start: one registry serves all runs without a plugin, and no speed is measured."""
 
-    def load(plugins: Any, disable: Any) -> Any:
+    def load(plugins: Any, disable: Any, device: str) -> Any:
         return load_registry(plugins, disable=disable) if plugins else shipped()
 
     with pytest.MonkeyPatch.context() as patched:

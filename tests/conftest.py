@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -15,11 +16,23 @@ for variable in [name for name in os.environ if name.startswith("CORELM_")]:
     if variable not in ("CORELM_CACHE", "CORELM_THREADS", "CORELM_SIM_EXECUTOR"):
         del os.environ[variable]
 os.environ |= {"COLUMNS": "120", "TERM": "xterm"}
+# Where modules are not to be compiled into their folders, processes that tests start compile each once, beside.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+    os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(__file__).parents[1] / ".pytest_cache" / "modules"))
 # What nohup and a shell's background jobs ignore, the tests' processes would ignore too, and rightly.
 for signal_name in ("SIGINT", "SIGTERM", "SIGHUP"):
     number = getattr(signal, signal_name, None)
     if number is not None and signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler if signal_name == "SIGINT" else signal.SIG_DFL)
+
+# Thousands of tests and their modules' trees are no garbage: a collector that looks for cycles among them, while they
+# are collected and after each test, takes more time than many a test.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ from core.kernels.chips import CHIPS, runs_on  # noqa: E402
 from core.loader import load_registry  # noqa: E402
 from core.registry import Registry  # noqa: E402
 from core.testing.compiles import launches_of  # noqa: E402
-from core.testing.trials import trials_of  # noqa: E402
+from core.testing.trials import all_trials  # noqa: E402
 from core.train.wiring import build_engine  # noqa: E402
 
 CONFIG = "configs/gpt2_124m.toml"  # whose optimizer and settings every other model is run with
@@ -123,7 +123,7 @@ def launch_variants(chip: int, registry: Registry) -> Iterator[tuple[str, str]]:
                 or not runs_on(variant.arch, device.arch)
             ):
                 continue
-            trials, _ = trials_of(registry.op(variant.op), variant, registry)
+            trials = all_trials(registry.op(variant.op), variant, registry)
             able = [trial for trial in trials if trial.dtype in device.precisions]
             try:
                 device.run([CudaLaunch(record) for record in launches_of(able)])
@@ -138,7 +138,7 @@ def cases_of(models: Sequence[str], chips: Sequence[int], precisions: Sequence[s
     for model in models:
         for chip in chips:
             for precision in precisions:
-                if precision == "f32" or CHIPS[chip].bf16:
+                if CHIPS[chip].multiplies(precision):
                     for batch in batches:
                         yield Case(model, chip, precision, batch, tokens)
 

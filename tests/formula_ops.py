@@ -8,8 +8,8 @@ TEXT = '''"""Ops from formulas."""
 
 from core import Op, Param
 
-relu2 = Op(
-    "relu2",
+squared_relu = Op(
+    "squared_relu",
     inputs={"x": "..."},
     outputs={"y": "..."},
     examples=[{"x": (2, 3)}, {"x": (5, 67)}],
@@ -82,9 +82,9 @@ share = Op(
 
 
 def core_ops():
-    return [relu2, gate, norm, soft, share]
+    return [squared_relu, gate, norm, soft, share]
 '''
-NAMES = ("relu2", "gate", "norm", "soft", "share")
+NAMES = ("squared_relu", "gate", "norm", "soft", "share")
 MODEL = """
 extends = "gpt2_124m"
 [dims]

@@ -14,7 +14,7 @@ from core.op import Op, Pattern, Reference, Tensors, Variant, make_tensors
 
 ops = pytest.importorskip("core.ops")
 OPS: dict[str, Op] = {op.name: op for op in ops.core_ops()}
-CPU = [v for v in ops.core_variants() if v.device == "cpu"]
+CPU = [v for v in ops.core_variants("cpu") if v.device == "cpu"]
 VARIANTS: dict[tuple[str, str], Variant] = {(v.op, v.name): v() for v in CPU}
 REFERENCES = {v.op: v for v in VARIANTS.values() if isinstance(v, Reference)}
 Arrays = dict[str, Any]

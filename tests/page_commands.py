@@ -11,7 +11,13 @@ ROOT = Path(__file__).parents[1]
 README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
 PLUGINS, READING, IDEA = ROOT / "docs/plugins.md", ROOT / "docs/reading.md", ROOT / "docs/idea.md"
 VIEW = ROOT / "docs/view.md"
-FOLDERS = (ROOT, *(ROOT / name for name in ("docs", "benchmarks", "plugins", "core/sim/native", "tests/ptx")))
+FOLDERS = (
+    ROOT,
+    *(
+        ROOT / name
+        for name in ("docs", "benchmarks", "plugins", "plugins/course/pages", "core/sim/native", "tests/ptx")
+    ),
+)
 PAGES = sorted(page for folder in FOLDERS for page in folder.glob("*.md"))
 
 

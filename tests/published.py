@@ -5,7 +5,8 @@ commit where the file was read; null where none was found: such a config is writ
 class, and says less of what is really published), and what corelm makes of it: the registered `model` that reads it, or
 the words of the error as which it is `refused`. `counted` are the 52 models of one survey of the hub, chosen before any
 of them was tried. Sizes were shrunk alike for all: 2 layers, 16 features, 61 tokens; heads of keys stay as many as
-heads of queries, or one, or become half as many; a width of heads that is not hidden_size / heads becomes 6.
+heads of queries, or one, or become half as many; a width of heads that is not hidden_size / heads becomes 6; heads that
+are turned in part become 2, of 8 or 10 features.
 
 What transformers computes with a config and with weights drawn by their names is in tests/golden/published.json,
 written by `python tests/peers/test_published.py`, as the tables of docs/interop.md are.

@@ -20,20 +20,46 @@ def browser_path() -> str:
     return named or next((path for name in BROWSERS if (path := shutil.which(name))), "")
 
 
-@contextmanager
-def opened(path: Path, place: str = "", dark: bool = False) -> Iterator[Any]:
-    """Open the page at `path`, at `#place`. AssertionError for any request, error or problem by the end of the block.
+_STARTED: list[Any] = []  # playwright and its browser, of this process
 
-    Skips, with a reason, without playwright or a browser.
-    """
+
+def browser() -> Any:
+    """The browser, started where it was not yet: `close` ends it. Skips, with a reason, without playwright or one."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no page is opened")
     program = browser_path()
     if not program:
         pytest.skip("no browser: apt install chromium, or name one in CORELM_BROWSER")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        size = {"width": 1280, "height": 800}
-        page = browser.new_page(viewport=size, color_scheme="dark" if dark else "light")
+    if not _STARTED:
+        _STARTED.append(playwright.sync_playwright().start())
+        _STARTED.append(_STARTED[0].chromium.launch(executable_path=program, args=["--no-sandbox"]))
+    return _STARTED[1]
+
+
+def close() -> None:
+    """End the browser, where there is one."""
+    if _STARTED:
+        started, *browsers = _STARTED
+        _STARTED.clear()
+        for one in browsers:
+            one.close()
+        started.stop()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_browser() -> Iterator[None]:
+    """One browser for the pages of a file: its start takes longer than most of them."""
+    yield
+    close()
+
+
+@contextmanager
+def opened(path: Path, place: str = "", dark: bool = False) -> Iterator[Any]:
+    """Open the page at `path`, at `#place`, without what other pages stored. AssertionError for any request, error or
+    problem by the end of the block. Skips, with a reason, without playwright or a browser."""
+    size = {"width": 1280, "height": 800}
+    context = browser().new_context(viewport=size, color_scheme="dark" if dark else "light")
+    try:
+        page = context.new_page()
         errors: list[str] = []
         requests: list[str] = []
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
@@ -43,7 +69,8 @@ def opened(path: Path, place: str = "", dark: bool = False) -> Iterator[Any]:
         page.wait_for_selector("html[data-ready]")
         yield page
         errors += page.evaluate("page.problems")
-        browser.close()
+    finally:
+        context.close()
     assert not errors
     assert len(requests) == 1, requests
 

@@ -49,7 +49,7 @@ def read_json(path: Path) -> Any:
 
 
 def used(path: Path) -> None:
-    """Note that an entry was used, once an hour: what was not used for longest is swept first."""
+    """Note that an entry was used, once an hour: the least recently used entries are swept first."""
     with contextlib.suppress(OSError):
         if time.time() - path.stat().st_mtime > HOUR:
             os.utime(path)

@@ -17,7 +17,7 @@ from core import atomic_files, files, variables
 from core.cache import HOUR, USED, cache_folder, fcntl
 
 SWEPT = ("kernels", "machine", "digests", "builtin", "tokenizers/bpe", "tokens")  # caches that other files can rebuild
-LIMIT = 65_536  # MiB of all of it, where CORELM_CACHE_LIMIT says nothing
+LIMIT = 65_536  # MiB of all of it, without CORELM_CACHE_LIMIT
 MOST_ENTRIES = 20_000
 UNUSED = 180 * 24 * HOUR  # seconds
 
@@ -36,7 +36,7 @@ _written: int | None = None  # bytes since this process swept; None before the f
 
 
 def limit() -> int:
-    """Bytes that the cache may take: CORELM_CACHE_LIMIT. UsageError for a value that is none."""
+    """Bytes that the cache may take: CORELM_CACHE_LIMIT. UsageError for an invalid value."""
     return (variables.count("CORELM_CACHE_LIMIT") or LIMIT) << 20
 
 
@@ -59,8 +59,27 @@ def try_write(path: Path, data: bytes) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Of the processes whose blocks name the same file, one after another: the first one's entry in the cache is the
+    others' too. All at once where the file system refuses a lock."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mark = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    except OSError:
+        yield
+        return
+    try:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):
+                fcntl.flock(mark, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(mark)
+
+
 def sweep() -> int:
-    """Remove what was not used for UNUSED, what killed processes left, and, beyond the limit, what was not used for
+    """Remove entries unused for UNUSED, files of killed processes, and, beyond the limit, entries unused for
     longest. Only caches that other files can rebuild, never a folder that a process holds. Returns the bytes."""
     now, entries, removed = time.time(), [], 0
     for entry in _entries():

@@ -1,12 +1,12 @@
 """Checkpoints: a folder that holds a whole model and the state from which its training continues.
 
     step_00001000/
-        model.safetensors      parameters by the graph's names, without padding; of a bf16 run, in f32 as they are kept
+        model.safetensors      parameters by the graph's names, without padding; of a bf16 or fp16 run, in f32 as kept
         optimizer.safetensors  "<state>.<parameter>": m.wte.weight, v.wte.weight; a file of each rank where each holds a
                                slice, optimizer-00001-of-00002.safetensors: `joined_state.py`
         model.toml             the model, nothing left to look up
         tokenizer.json         the run's tokenizer; absent where the data had none
-        state.json             step, seed, tokens drawn, the record of the data, ...: `State`
+        state.json             step, seed, tokens drawn, the record of the data, ...: `SavedState`
         manifest.json          sha256 and size of each of these files; written last
 
 A save is staged beside its place, synced, hashed and renamed, then LATEST and BEST are replaced (`pointers.py`): a kill
@@ -41,14 +41,27 @@ from core.lazy import imports_of
 if TYPE_CHECKING:
     from core.checkpoint.opening import Checkpoint as Checkpoint
     from core.checkpoint.opening import CheckpointWarning as CheckpointWarning
+    from core.checkpoint.opening import KeptWeights as KeptWeights
     from core.checkpoint.opening import best as best
     from core.checkpoint.opening import find as find
+    from core.checkpoint.opening import is_kept as is_kept
     from core.checkpoint.opening import is_pointer as is_pointer
     from core.checkpoint.opening import load as load
     from core.checkpoint.opening import newest as newest
     from core.checkpoint.opening import why_no_pointer as why_no_pointer
 
 # reading: loaded when it is asked for, since a fresh run reads none
-OPENING = ["Checkpoint", "CheckpointWarning", "best", "find", "is_pointer", "load", "newest", "why_no_pointer"]
+OPENING = [
+    "Checkpoint",
+    "CheckpointWarning",
+    "best",
+    "find",
+    "is_kept",
+    "is_pointer",
+    "KeptWeights",
+    "load",
+    "newest",
+    "why_no_pointer",
+]
 
 __getattr__ = imports_of(__name__, dict.fromkeys(OPENING, "core.checkpoint.opening"))

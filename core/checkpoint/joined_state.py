@@ -5,7 +5,7 @@
     __metadata__                           of such a part, under the tensor's name: "first:last", its range among the
                                            parameter's elements
 
-The ranges of a parameter follow one another, so that any number of ranks reads what any other number wrote.
+The ranges of a parameter follow one another, so that any number of ranks reads the files of any other number.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Part:
 
 
 class Joined(Mapping[str, Array]):
-    """One state of all parameters: name -> array, put together when it is asked for. `shapes` are known without."""
+    """One state of all parameters: name -> array, joined at its first use. `shapes` need no reading."""
 
     def __init__(self, parts: Mapping[str, Sequence[Part]], shapes: Mapping[str, tuple[int, ...]]) -> None:
         self._parts, self.shapes = parts, shapes

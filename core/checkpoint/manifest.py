@@ -17,7 +17,7 @@ from core.outside import LINK, WAYS_OUT, read_whole, way_out
 FORMAT = 2  # of state.json and manifest.json where each rank wrote a file of the optimizer's state; newer is refused
 ONE_FILE = 1  # the same where one process wrote all
 STEP = re.compile(r"step_(\d{8,})")
-STAGED, DOOMED = ".staged-", ".doomed-"  # prefixes of what a killed save or removal leaves behind
+STAGED, DOOMED = ".staged-", ".doomed-"  # prefixes of the remains of a killed save or removal
 MODEL, OPTIMIZER, MODEL_TOML, TOKENIZER = "model.safetensors", "optimizer.safetensors", "model.toml", "tokenizer.json"
 STATE, MANIFEST = "state.json", "manifest.json"
 SHARD = re.compile(r"optimizer-(\d{5,8})-of-(\d{5,8})\.safetensors")

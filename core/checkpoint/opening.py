@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,8 @@ from core.outside import way_out
 
 Array = np.ndarray[Any, Any]
 
-TRIES = 9  # to open a run's newest checkpoint, where its retention removes what was found
+SMALL = 1 << 20  # bytes of a file that every process hashes
+TRIES = 9  # to open a run's newest checkpoint, where its retention removes it meanwhile
 
 
 class CheckpointWarning(UserWarning):
@@ -66,6 +67,9 @@ class SourceRecord(Struct):
     tokens: Count
     sequences: Count
     files: list[FileRecord]
+    layout: str | None = None
+    members: dict[str, dict[str, Any]] | None = None
+    quotas: dict[str, Count] | None = None
 
 
 class DataRecord(Struct):
@@ -75,14 +79,16 @@ class DataRecord(Struct):
     val: SourceRecord | None = None
 
 
-class State(Struct):
+class SavedState(Struct):
     """The keys of state.json that a resume relies on; other keys are preserved.
 
     tokens: the number drawn so far, which is the position in the data. best_step: that of the best checkpoint by
     validation.
-    updates: of the optimizer, fewer than steps where some were skipped. windows, skipped, zeros: what spikes and
-    gradients of zero are judged by. variants: node -> variant. made_with: what the numbers depend on besides the
-    config: sources of kernels and plugins by hash, versions.
+    updates: of the optimizer, fewer if some were skipped. windows, skipped, zeros: the history for spikes and
+    gradients of zero. loss_scale: that of the next step in fp16, and its history. variants: node -> variant.
+    made_with: dependencies of the numbers in addition to the config: sources of kernels and plugins by hash, versions.
+    kept: the names in optimizer.safetensors that are other weights, which plugins keep. hooks: the state that hooks of
+    a run left for its continuation, by plugin.
     """
 
     step: Count
@@ -93,16 +99,19 @@ class State(Struct):
     windows: dict[str, list[float]] = {}
     skipped: Count = 0
     zeros: dict[str, Count] = {}
+    loss_scale: dict[str, float] = {}
     data: DataRecord | None = None
     variants: dict[str, str] = {}
     made_with: dict[str, str] = {}
+    kept: list[str] = []
+    hooks: dict[str, dict[str, Any]] = {}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read and found whole. Tensors are read from their files when they are asked for.
+    """A checkpoint that was read and found whole. Tensors are read from their files at their use.
 
-    state: at least the keys of `State`.
+    state: at least the keys of `SavedState`.
     """
 
     path: Path
@@ -110,7 +119,7 @@ class Checkpoint:
     state: dict[str, Any]
     model_toml: str
     tokenizer_json: str | None
-    parameters: TensorFile
+    parameters: TensorFile | KeptWeights
     optimizer: dict[str, Mapping[str, Array]]
     files: tuple[TensorFile, ...] = ()
 
@@ -139,8 +148,8 @@ class _Renamed(Mapping[str, Array]):
         return self._source[self._names[name]]
 
 
-def newest(checkpoints: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest valid checkpoint, and what was wrong with newer ones.
+def newest(checkpoints: Path, reader: Reader | None = None) -> tuple[Checkpoint | None, list[str]]:
+    """The newest valid checkpoint, and the faults of newer ones. reader: in place of `load`.
 
     The folders decide, not LATEST: it may be missing, or name one that is gone. One that a run's retention removes
     before it is open makes way for the run's next.
@@ -150,7 +159,7 @@ def newest(checkpoints: Path) -> tuple[Checkpoint | None, list[str]]:
         for step in steps(checkpoints):
             path = checkpoints / folder_name(step)
             try:
-                return load(path), problems
+                return (reader or load)(path), problems
             except CheckpointError as error:
                 if not path.exists():
                     break  # out of this list: look again
@@ -160,9 +169,55 @@ def newest(checkpoints: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, problems
 
 
+Reader = Callable[[Path], Checkpoint]
+
+
 def is_pointer(path: Path) -> bool:
     """Whether `path` is LATEST or BEST of a run."""
     return path.name in pointers.POINTERS and bool(steps(path.parent / pointers.CHECKPOINTS))
+
+
+def is_kept(path: Path) -> bool:
+    """Whether `path` is RUN/NAME, CHECKPOINT/NAME or RUN/BEST/NAME: other weights of the model, such as an average of
+    them, that a plugin keeps in the checkpoint by that name."""
+    if not path.name.isidentifier() or os.path.lexists(path):
+        return False
+    folder = path.parent
+    if is_pointer(folder) or not os.path.isfile(folder / STATE):
+        run = folder.parent if is_pointer(folder) else folder
+        saved = steps(run / pointers.CHECKPOINTS) or [0]
+        folder = run / pointers.CHECKPOINTS / folder_name(saved[0])
+    with contextlib.suppress(CheckpointError, OSError):
+        return path.name in decode(folder / STATE, read(folder / STATE), SavedState).kept
+    return False
+
+
+class KeptWeights(Mapping[str, Array]):
+    """A checkpoint's parameters, of which those that were kept by a name are in the place of the model's."""
+
+    def __init__(self, checkpoint: Checkpoint, others: Mapping[str, Array]) -> None:
+        self._checkpoint, self._others = checkpoint, others
+        self.shapes: Mapping[str, tuple[int, ...]] = checkpoint.parameters.shapes
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def __iter__(self) -> Any:
+        return iter(self.shapes)
+
+    def __getitem__(self, name: str) -> Array:
+        return self._others[name] if name in self._others else self._checkpoint.parameters[name]
+
+    def release(self) -> None:
+        """See `Checkpoint.release`."""
+        self._checkpoint.release()
+
+
+def _with_kept(checkpoint: Checkpoint, name: str) -> Checkpoint:
+    """The checkpoint with the weights that it keeps by that name. CheckpointError without any."""
+    if name not in checkpoint.optimizer or name not in checkpoint.state["kept"]:
+        raise CheckpointError(f"{checkpoint.path}: it keeps no weights {name}")
+    return replace(checkpoint, parameters=KeptWeights(checkpoint, checkpoint.optimizer[name]))
 
 
 def why_no_pointer(path: Path) -> str:
@@ -172,30 +227,33 @@ def why_no_pointer(path: Path) -> str:
 
 
 def best(checkpoints: Path) -> int | None:
-    """The step whose checkpoint is the best by validation, as the newest whole checkpoint says; None without one.
+    """The step whose checkpoint is the best by validation, by the newest whole checkpoint; None without one.
 
-    A pointer may be a save behind, after a kill; the state of the newest checkpoint is not.
+    A pointer may be one save too old, after a kill; the state of the newest checkpoint is not.
     """
     for step in steps(checkpoints):
         path = checkpoints / folder_name(step)
         with contextlib.suppress(CheckpointError):  # it is not whole, or removed meanwhile
             check_sizes(path, decode(path / MANIFEST, read(path / MANIFEST), Manifest))
-            return decode(path / STATE, read(path / STATE), State).best_step
+            return decode(path / STATE, read(path / STATE), SavedState).best_step
     return None
 
 
-def find(path: Path) -> Checkpoint:
+def find(path: Path, reader: Reader | None = None) -> Checkpoint:
     """The checkpoint at `path`, the best one for a run's BEST, or the newest valid one of the run at `path`, with a
-    CheckpointWarning for each newer one that is damaged. Raises CheckpointError."""
+    CheckpointWarning for each newer one that is damaged. reader: in place of `load`. Raises CheckpointError."""
+    if is_kept(path):
+        return _with_kept(find(path.parent, reader), path.name)
+    reader = reader or load
     if is_pointer(path) and path.name == pointers.LATEST:
-        return find(path.parent)
+        return find(path.parent, reader)
     if is_pointer(path):
-        return _find_best(path)
+        return _find_best(path, reader)
     if os.path.isfile(path / MANIFEST) or STEP.fullmatch(path.name):
-        return load(path)
+        return reader(path)
     for checkpoints in (path / pointers.CHECKPOINTS, path):
         if steps(checkpoints):
-            checkpoint, problems = newest(checkpoints)
+            checkpoint, problems = newest(checkpoints, reader)
             if checkpoint is None:
                 raise CheckpointError(f"{path}: no valid checkpoint:\n" + "\n".join(f"  {p}" for p in problems))
             for problem in problems:
@@ -208,7 +266,7 @@ def find(path: Path) -> Checkpoint:
     )
 
 
-def _find_best(path: Path) -> Checkpoint:
+def _find_best(path: Path, reader: Reader) -> Checkpoint:
     """The checkpoint of a run's BEST at `path`; the next best where that one is removed before it is open."""
     before = None
     while True:
@@ -216,33 +274,34 @@ def _find_best(path: Path) -> Checkpoint:
         if step is None:
             raise CheckpointError(f"{path}: this run keeps no best checkpoint", hint=f"{path.parent} is its newest")
         try:
-            return load(path.parent / pointers.CHECKPOINTS / folder_name(step))
+            return reader(path.parent / pointers.CHECKPOINTS / folder_name(step))
         except CheckpointError:
             if step == before or (path.parent / pointers.CHECKPOINTS / folder_name(step)).exists():
                 raise
             before = step
 
 
-def load(path: Path) -> Checkpoint:
-    """Read and verify one checkpoint. CheckpointError names the file and the fault.
+def load(path: Path, part: tuple[int, int] = (0, 1)) -> Checkpoint:
+    """Read and verify one checkpoint. CheckpointError names the file and the fault. part: (index, count) of the files
+    that are hashed, where `count` processes verify them together.
 
     Its files are held open until `Checkpoint.release`: a run's retention may remove it meanwhile. No link in its folder
     is followed.
     """
     try:
-        return _load(path)
+        return _load(path, part)
     except OSError as error:
         where = error.filename or path
         raise CheckpointError(f"{where}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
 
 
-def _load(path: Path) -> Checkpoint:
+def _load(path: Path, part: tuple[int, int]) -> Checkpoint:
     manifest = decode(path / MANIFEST, read(path / MANIFEST), Manifest)
     check_sizes(path, manifest)
     held = {name: Held(path / name) for name in manifest.files}
-    _check_hashes(held, manifest)
+    _check_hashes(held, manifest, part)
     raw = held[STATE].read()
-    state = decode(path / STATE, raw, State)
+    state = decode(path / STATE, raw, SavedState)
     parameters = TensorFile(path / MODEL, held[MODEL])
     states, files = _optimizer(path, manifest, held, parameters)
     return Checkpoint(
@@ -287,10 +346,15 @@ def _text(held: Held) -> str:
         raise CheckpointError(f"{held.path}: damaged: not UTF-8") from None
 
 
-def _check_hashes(held: Mapping[str, Held], manifest: Manifest) -> None:
-    """Two files at a time: the large two are most of the work."""
+def _check_hashes(held: Mapping[str, Held], manifest: Manifest, part: tuple[int, int]) -> None:
+    """Two files at a time: the large two are most of the work. A part of the large ones, and all small ones."""
+    index, count = part
+    order = sorted(held, key=lambda name: (-manifest.files[name].bytes, name))
+    large = [name for name in order if manifest.files[name].bytes > SMALL]
+    names = [*large[index::count], *order[len(large) :]]
     with ThreadPoolExecutor(2, "core-hash") as pool:
-        digests = dict(zip(held, pool.map(Held.sha256, held.values()), strict=True))
-    for name, entry in manifest.files.items():
+        digests = dict(zip(names, pool.map(Held.sha256, (held[name] for name in names)), strict=True))
+    for name in names:
+        entry = manifest.files[name]
         if digests[name] != entry.sha256:
             raise CheckpointError(f"{held[name].path}: sha256 is {digests[name]}, expected {entry.sha256}: damaged")

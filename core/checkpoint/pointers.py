@@ -21,7 +21,7 @@ LONGEST = 1 << 10  # bytes of one
 
 
 def point(run: Path, pointer: str, name: str | None) -> None:
-    """Make a run's `pointer` name a checkpoint; None: remove it. OSError as it comes."""
+    """Make a run's `pointer` name a checkpoint; None: remove it. OSError passes."""
     if name is not None:
         files.replace_durably(run / pointer, f"{name}\n".encode())
     else:
@@ -36,7 +36,7 @@ def said(run: Path, pointer: str) -> str:
 
 
 def repair(run: Path, pointer: str, name: str | None) -> str | None:
-    """Make the pointer name `name` (None: be absent). A line that says what changed; None where nothing did."""
+    """Make the pointer name `name` (None: be absent). A line on the change; None without one."""
     before = said(run, pointer)
     if before == (name or "") and os.path.lexists(run / pointer) == (name is not None):
         return None

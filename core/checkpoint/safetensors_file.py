@@ -38,7 +38,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "I8": np.dtype("i1"),
     "BOOL": np.dtype("?"),
 }
-WRITTEN = {dtype: name for name, dtype in DTYPES.items() if name != "F16"}  # 16-bit integers are bf16's bits
+WRITTEN = {dtype: name for name, dtype in DTYPES.items()}  # 16-bit integers are bf16's bits
 
 CHUNK = 1 << 22  # bytes of one write
 BEHIND = 128  # chunks by which the hash may lag, so that it also works while the disk does; they are kept alive

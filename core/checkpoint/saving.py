@@ -43,7 +43,7 @@ METADATA = {"format": "corelm"}  # of the safetensors files
 
 @dataclass(frozen=True)
 class Contents:
-    """The contents of a checkpoint. `optimizer` is state name -> parameter -> array; `state` goes to state.json."""
+    """The contents of a checkpoint. `optimizer` is state name -> parameter -> array; `state` is for state.json."""
 
     parameters: Mapping[str, Array]
     optimizer: Mapping[str, Mapping[str, Array]]
@@ -53,7 +53,7 @@ class Contents:
 
 
 class Flat(Mapping[str, Array]):
-    """`{"m": {"wte.weight": a}}` as `{"m.wte.weight": a}`, looked up when asked for."""
+    """`{"m": {"wte.weight": a}}` as `{"m.wte.weight": a}`, looked up at its use."""
 
     def __init__(self, nested: Mapping[str, Mapping[str, Array]]) -> None:
         self._nested = nested
@@ -71,9 +71,9 @@ class Flat(Mapping[str, Array]):
 
 
 def save(checkpoints: Path, step: int, contents: Contents) -> Path:
-    """Write `checkpoints/step_XXXXXXXX` whole or not at all, and point LATEST at it; BEST too where its state says so.
+    """Write `checkpoints/step_XXXXXXXX` whole or not at all, and point LATEST at it; BEST too if it is the best.
 
-    Memory: a few chunks beside what `contents` holds. One of this step that is there already stays if its files are
+    Memory: a few chunks in addition to `contents`. One of this step that is there already stays if its files are
     the same; else it belongs to another history, or is damaged, and gives way once the new one is whole. Raises
     CheckpointError when the disk refuses; nothing older is touched.
     """
@@ -95,7 +95,7 @@ def places(checkpoints: Path, step: int) -> tuple[Path, Path]:
 
 
 def publish(target: Path, staged: Path, contents: Contents) -> None:
-    """Put a whole staged checkpoint at `target`, and point at it. OSError as it comes."""
+    """Put a whole staged checkpoint at `target`, and point at it. OSError passes."""
     _replace(target, staged)
     files.sync_folder(target.parent)
     pointers.point(target.parent.parent, pointers.LATEST, target.name)
@@ -138,7 +138,7 @@ def _same(target: Path, staged: Path) -> bool:
 
 
 def stage(staged: Path, contents: Contents) -> None:
-    """Write a checkpoint's files into a new folder, synced, the manifest last. OSError as it comes.
+    """Write a checkpoint's files into a new folder, synced, the manifest last. OSError passes.
 
     The largest first: it is hashed and brought to the disk while the others are written.
     """
@@ -170,7 +170,7 @@ def write_manifest(staged: Path, listed: Mapping[str, tuple[str, int]], version:
 
 
 def retain(checkpoints: Path, newest: int, keep_last: int, keep_every: int, best: int | None = None) -> list[str]:
-    """Remove what need not be kept, after this process saved checkpoint `newest`; returns what could not be removed.
+    """Remove superfluous checkpoints, after this process saved `newest`; returns those that could not be removed.
 
     Kept: the last `keep_last` whole ones up to `newest`, which is one of them, each that `keep_every` (0: none)
     divides, and step `best`. One with a missing or cut file is not whole and does not count; if `newest` is not,
@@ -203,7 +203,7 @@ def _remove(path: Path) -> None:
 
 
 def sweep(checkpoints: Path) -> list[str]:
-    """Remove what killed saves left; to be called while the run's lock is held. Returns the names."""
+    """Remove the remains of killed saves; to be called while the run's lock is held. Returns the names."""
     left = [p for p in checkpoints.glob(".*") if p.name.startswith((STAGED, DOOMED))]
     for path in left:
         files.remove_tree(path)
@@ -211,7 +211,7 @@ def sweep(checkpoints: Path) -> list[str]:
 
 
 def try_out(checkpoints: Path) -> None:
-    """Do once, with a few bytes, all that a save and a removal do, so that what a disk refuses shows before training.
+    """Do once, with a few bytes, all that a save and a removal do, so that a disk's refusal shows before training.
 
     Raises OSError.
     """
@@ -225,10 +225,10 @@ def try_out(checkpoints: Path) -> None:
 
 
 def check_room(checkpoints: Path, sizes: Mapping[str, int], keep_last: int, saves: int) -> None:
-    """CheckpointError when the disk cannot hold what a run will save, before it has taken a step.
+    """CheckpointError when the disk cannot hold a run's checkpoints, before its first step.
 
     sizes: file -> bytes; saves: how many the run will make. At most `keep_last` + 1 are there at a time: the new one
-    is whole before an old one goes. Those that are there already have their room.
+    is whole before an old one is removed. Those that are there already have their room.
     """
     most = min(saves, max(1, keep_last + 1 - len(steps(checkpoints))))
     size, limit = sum(sizes.values()), files.largest_file()

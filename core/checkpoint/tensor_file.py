@@ -7,7 +7,8 @@ import math
 import os
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class TensorFile(Mapping[str, Array]):
     """A safetensors file as a mapping: name -> read-only array in the mapped file, so that loading copies once.
 
     The header is checked when it is opened: CheckpointError names the file, the tensor, and the fault. BF16 and
-    F16 come as f32, all else as stored. `shapes` and `metadata` are known without reading data.
+    F16 become f32, all else is as stored. `shapes` and `metadata` need no reading of data.
     """
 
     def __init__(self, path: Path, held: Held | None = None) -> None:
@@ -59,9 +60,13 @@ class TensorFile(Mapping[str, Array]):
         except OSError as error:
             problem = f'tensor "{name:.100}" cannot be read: {error.strerror or error}'
             raise CheckpointError(f"{self.path}: {problem}", hint=CHANGED) from None
-        if kind == "BF16":  # the upper half of an f32
-            return (array.astype(np.uint32) << 16).view(np.float32)
-        return array.astype(np.float32) if kind == "F16" else array.astype(array.dtype.newbyteorder("="), copy=False)
+        return widened(kind, array)
+
+    def place(self, name: str) -> tuple[np.dtype[Any], int, tuple[int, ...], Callable[[Array], Array]]:
+        """Of a tensor: the dtype of its bytes, the first of them, its shape, and the function from numbers of that
+        dtype to those of the mapping."""
+        kind, shape, start = self._entries[name]
+        return DTYPES[kind], start, shape, partial(widened, kind)
 
     def release(self) -> None:
         """Let the file go: a checkpoint that is removed takes its room for as long as it is open."""
@@ -142,6 +147,13 @@ class TensorFile(Mapping[str, Array]):
             f"{self.path}: not a valid safetensors file: {why}",
             hint="checkpoints are safetensors only; a .pt, .npz or pickle file is never read",
         )
+
+
+def widened(kind: str, array: Array) -> Array:
+    """Stored numbers of a kind in the machine's byte order, BF16 and F16 as f32."""
+    if kind == "BF16":  # the upper half of an f32
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32) if kind == "F16" else array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _is_size(n: Any) -> bool:

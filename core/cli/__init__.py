@@ -2,7 +2,7 @@
 
 One file a verb, `core/cli/<verb>.py` with a `command`, imported only when that verb is used, so that `core --help`
 stays fast. Plugins' commands follow the verbs. An expected error prints one message and no traceback, and exits
-with its code; anything else is a bug of ours and exits with 70.
+with its code; anything else is a bug of corelm and exits with 70.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ VERBS = {
     "eval": "Measure a model: loss, bits per byte, evaluations of plugins.",
     "view": "Show a run's steps, tensors, texts, memory and kernels.",
     "runs": "List runs, draw their curves, and find where two differ.",
-    "check": "Check ops against their references, then time them.",
-    "judge": "Judge a CUDA kernel against a NumPy truth, in the simulator.",
+    "check": "Compare ops with their references, then time them.",
+    "judge": "Compare a CUDA kernel with a NumPy truth, in the simulator.",
+    "learn": "Take the course: pages, puzzles, hints, verdicts.",
     "sim": "Run any CUDA kernel or PTX in the simulator.",
     "bench": "Time a config's training step, or an op's variants.",
     "tune": "Find the fastest variants and tiles on this machine.",
@@ -47,10 +48,11 @@ VERBS = {
     "import": "Make a checkpoint of a Hugging Face folder or an llm.c file.",
     "export": "Write a run's model for Hugging Face or llm.c.",
     "get": "Fetch published token shards and weights.",
-    "new": "Write a working start of an op, a variant, a plugin or a model.",
+    "new": "Write a working start of an op, a variant, a plugin, a model or a course.",
     "doctor": "Examine this machine and suggest repairs.",
 }
 
+TOGETHER = ("train", "bench", "doctor")  # verbs that all ranks of a launcher run; rank 0 alone runs the others
 BUG = 70
 _at_end: list[Callable[[int, str], None]] = []  # takes the exit code, and the call that ended the command early
 
@@ -83,12 +85,16 @@ class Verbs(click.Group):
             from core.cli.foreign_commands import suspects
 
             ctx.fail(f'there is no command "{name}"{did_you_mean(name, self.list_commands(ctx))}{suspects(name)}')
+        if name in VERBS and name not in TOGETHER and (this := launched()).size > 1:
+            if this.rank:
+                ctx.exit(0)
+            terminal.say(f"core: {name} runs once, on rank 0 of the {this.size} that {this.launcher} started")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except BrokenPipeError as error:  # before click sees it: its 1 says that a check failed
+        except BrokenPipeError as error:  # before click sees it: its 1 means that a check failed
             return failed(error)
 
 
@@ -170,9 +176,9 @@ def run(args: Sequence[str] | None = None) -> int:
 
 
 def failed(error: BaseException) -> int:
-    """The exit code for what a verb raised, once it is said on stderr."""
+    """The exit code for a verb's exception, after its message on stderr."""
     try:
-        from core.cli.failures import exit_code_of  # a verb that ends well needs nothing of it
+        from core.cli.failures import exit_code_of  # for verbs that fail
     except (ImportError, OSError, MemoryError):  # a disk that is gone, no descriptor, no memory
         terminal.say(f"core: error: {words_of(error)}")
         return int(getattr(error, "exit_code", BUG))

@@ -13,6 +13,7 @@ from core.cli.kernel_runs import refuse_untimed, status_line
 from core.cli.show import device_option, emit_json, json_option, plugin_option
 from core.config.shipped import shipped
 from core.errors import UsageError, did_you_mean, nearest
+from core.ranks.launched import launched
 from core.words import human, ms, percent, table
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     "--shape", multiple=True, metavar="NAME=SIZES",
     help="Of OP: an input's shape (x=64,768) or an attr (features=96); else the largest of its examples.",
 )  # fmt: skip
+@click.option("--sass", is_flag=True, help="Of CONFIG: a model of its kernels' code on --gpu; nothing runs.")
+@click.option("--gpu", metavar="NAME", help="With --sass: the GPU, as its driver calls it.  [default: H100 80GB HBM3]")
 @plugin_option
 @json_option
 def command(
@@ -40,21 +43,34 @@ def command(
     steps: int,
     profile: str | None,
     shape: tuple[str, ...],
+    sass: bool,
+    gpu: str | None,
     plugin: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Time a training step of CONFIG, on random tokens: tokens/s, utilisation, and each op beside its floor.
 
     With an op (`core bench matmul --shape x=256,768 --shape features=3072`): each of its variants that can run here.
+    With --sass: what the compiler made of CONFIG's kernels, and a lower bound of a micro-step's time on a GPU that need
+    not be here.
     """
     from core.loader import load_registry
 
+    if gpu and not sass:
+        raise UsageError("--gpu is for --sass", hint="a step is timed on this machine's GPU")
+    if sass:
+        from core.cli.bench_sass import report_sass
+
+        report_sass(target, overrides, device, gpu, plugin, as_json)
+        return
     registry = load_registry(plugin)
     if target.partition(".")[0] in registry.ops and not Path(target).exists():
         if profile or overrides:
             raise UsageError("--set and --profile are for a config", hint="core bench configs/gpt2_124m.toml")
         kind = registry.device(device)
         refuse_untimed(kind)
+        if launched().rank:  # an op is timed once
+            return
         if registry.op(target.partition(".")[0]).collective:
             report_collective(target, registry, kind, as_json)
             return
@@ -92,7 +108,6 @@ def report(
     from core.plan import TRAIN
     from core.plan.figures import check_fit
     from core.ranks.joining import join
-    from core.ranks.launched import launched
     from core.train.wiring import build_engine
 
     if profile is not None:
@@ -102,7 +117,7 @@ def report(
     model, ranks = load_model(loaded.model, registry), join(registry.ranks, kind, launched(), loaded.train.rank_timeout)
     opened = kind.open(ranks.local)
     engine = build_engine(loaded, registry, model, None, opened)
-    B, T = (int(engine.graph.dims[name]) for name in "BT")
+    B, T = engine.graph.batch
     micro = micro_steps(loaded.train.tokens_per_step, B, T, ranks.size, where=loaded.where("train.tokens_per_step"))
     plan = engine.plan(TRAIN)
     check_fit(engine.report(plan))
@@ -175,7 +190,7 @@ def config_lines(timings: Bench, memory: int) -> Iterator[str]:
     rows.append(["update", "", "", 1, ms(timings.update), percent(timings.update / timings.seconds), "", "", "", ""])
     header = ("op", "variant", "direction", "times", "ms", "of step", "GB/s", "TFLOP/s", "floor ms", "over floor")
     yield from table(header, rows)
-    yield f"\nbetween launches: {ms(timings.gaps)} ms of a step (each op was timed by itself)"
+    yield f"\nbetween launches: {ms(timings.gaps)} ms of a step (each op was timed separately)"
 
 
 # --- an op -------------------------------------------------------------------------------------------------------

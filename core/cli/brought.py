@@ -22,7 +22,7 @@ class BroughtCommand(click.Command, ABC):
 
     @abstractmethod
     def with_brought(self, own: list[click.Parameter], registry: Registry) -> list[click.Parameter]:
-        """The parameters: `own`, changed and added to by what `registry` has."""
+        """The parameters: `own`, changed and extended by `registry`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         from core.loader import load_registry
@@ -33,7 +33,7 @@ class BroughtCommand(click.Command, ABC):
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         from core.loader import load_registry
 
-        if REGISTRY not in ctx.meta:  # asked for its options without a line
+        if REGISTRY not in ctx.meta:  # for its options, without a command line
             ctx.meta[REGISTRY] = load_registry(strict=False)
         return self.with_brought(super().get_params(ctx), ctx.meta[REGISTRY])
 

@@ -1,9 +1,10 @@
-"""`core chat`: a conversation in the terminal, or of the lines that come through a pipe."""
+"""`core chat`: a conversation in the terminal, or of the lines of a pipe."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from core import signal_handlers
+from core import signal_handlers, signals
 from core.cli.generation import drawing_options, open_text_model
 from core.cli.sample import show, silent
 from core.cli.show import json_option, plugin_option
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 HELP, RESET, EXIT = "/help", "/reset", "/exit"
 COMMANDS = {
-    HELP: "what can be typed",
+    HELP: "list the commands",
     RESET: "forget the conversation",
     EXIT: "leave, as Ctrl-D and Ctrl-C do; during an answer, Ctrl-C ends the answer",
 }
@@ -75,7 +76,7 @@ def command(
 
 
 def answer_lines(chat: Chat, lines: Iterable[str], as_json: bool) -> int:
-    """A turn a line. A line that cannot be answered is said, on stderr or as an object, and the others are answered.
+    """A turn a line. A line without an answer is reported, on stderr or as an object, and the others are answered.
 
     Returns the exit code: that of the first such line, 0 without one.
     """
@@ -96,7 +97,7 @@ def answer_lines(chat: Chat, lines: Iterable[str], as_json: bool) -> int:
 
 def form_of(tokenizer: Tokenizer, ends: Collection[int] = ()) -> tuple[Form, bool]:
     """The form of conversations for a tokenizer's model, and whether its own template gives it. ends: ids that end
-    an answer, besides those of the template."""
+    an answer, in addition to those of the template."""
     from core.generate import Form, plain_form
     from core.tokenizers.library import LibraryTokenizer
 
@@ -115,7 +116,7 @@ def note(text: str) -> None:
 
 
 def take(chat: Chat, line: str, as_json: bool, stopped: Callable[[], bool]) -> bool:
-    """One line: a command, or a turn whose answer is printed as it is made. False when it says to leave."""
+    """One line: a command, or a turn whose answer is printed as it is made. False for the command to leave."""
     if not line:
         return True
     if line.startswith("/") and line[1:].isalpha():
@@ -143,7 +144,7 @@ def obey(chat: Chat, line: str) -> bool:
 
 
 def remarks(answer: Answer) -> Iterator[str]:
-    """Remarks on an answer besides its text."""
+    """Remarks on an answer, without its text."""
     from core.generate.chat import CONTEXT, INTERRUPTED
     from core.generate.text import TOKENS
 
@@ -152,7 +153,7 @@ def remarks(answer: Answer) -> Iterator[str]:
     if answer.ended == CONTEXT:
         yield f"the context is full: the answer ends here; {RESET} forgets the conversation"
     if answer.ended == TOKENS:
-        yield f"ended after {len(answer.tokens)} tokens; --tokens asks for more"
+        yield f"ended after {len(answer.tokens)} tokens; --tokens sets the number"
     if answer.ended == INTERRUPTED:
         yield "stopped" if answer.tokens else "stopped before it began: this turn is forgotten"
 
@@ -161,15 +162,18 @@ def remarks(answer: Answer) -> Iterator[str]:
 
 
 class Interrupts:
-    """Ctrl-C. During an answer the first asks it to end and the second leaves; at the prompt it leaves."""
+    """Ctrl-C. During an answer the first ends it and the second leaves; at the prompt it leaves. Behind the one that
+    leaves, more are ignored: the end of the process takes a moment, in which a person presses it again."""
 
     def __init__(self) -> None:
         self.answering = self.asked = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if not self.answering or self.asked:
+        if self.answering and not self.asked:
+            self.asked = True
+        else:
+            signals.ignore(signal.SIGINT)
             raise KeyboardInterrupt
-        self.asked = True
 
     @contextlib.contextmanager
     def during_an_answer(self) -> Iterator[None]:
@@ -183,7 +187,7 @@ class Interrupts:
 def converse(chat: Chat, as_json: bool) -> None:
     """Turns until the person leaves. A failed answer is reported, and the conversation continues."""
     with contextlib.suppress(ImportError):
-        import readline  # noqa: F401  # lines can be edited, and come back with the arrow keys
+        import readline  # noqa: F401  # lines can be edited, and recalled with the arrow keys
     interrupts = Interrupts()
     try:
         with signal_handlers.interrupts(interrupts):
@@ -200,7 +204,7 @@ def converse(chat: Chat, as_json: bool) -> None:
 
 
 def ask() -> str:
-    """A line that is typed. The prompt never goes into a redirected output."""
+    """A line that is typed. The prompt is never part of a redirected output."""
     if sys.stdout.isatty():
         return input("> ")
     click.echo("> ", nl=False, err=True)

@@ -81,7 +81,7 @@ def command(
     plugin: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Check OP's variants against its reference, forward and backward, then time them.
+    """Compare OP's variants with its reference, forward and backward, then time them.
 
     Exit code 1 for a wrong variant, with sub-check, tensor, index, error, example and dtype. Only the first failure of
     a variant is shown, since it often causes the others: -v shows all.
@@ -151,7 +151,7 @@ def doing(pairs: Sequence[tuple[Op, Variant]], done: int) -> str:
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """The options of a check besides its variants. standard: "OP.VARIANT", or "" for each op's reference."""
+    """The options of a check, without its variants. standard: "OP.VARIANT", or "" for each op's reference."""
 
     device: str
     seed: int
@@ -161,7 +161,7 @@ class CheckOptions:
 
     @property
     def partial(self) -> bool:
-        """Whether the result says less than a whole check, so that it is no verdict on the variant."""
+        """Whether the check was partial, so that its result is no verdict on the variant."""
         return self.quick or bool(self.standard)
 
     def check(
@@ -178,7 +178,7 @@ class CheckOptions:
 
 
 def named(against: str) -> str:
-    """The variant that --against names: of an op alone its reference."""
+    """The variant of `--against`: of an op alone its reference."""
     return against if "." in against else f"{against}.reference"
 
 
@@ -190,7 +190,7 @@ def checked(
     jobs: int,
     tell: Callable[[str], None],
 ) -> Iterator[VariantReport]:
-    """The reports in the order asked for, of one variant after the other or of `jobs` at the same time."""
+    """The reports in the given order, of one variant after the other or of `jobs` at the same time."""
     if jobs == 1:
         yield from (how.check(op, variant, registry, tell) for op, variant in pairs)
         return

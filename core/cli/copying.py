@@ -19,13 +19,13 @@ from core.kernels.sources import is_public, with_headers
 from core.op import Variant
 from core.registry import LAUNCHERS
 
-PRIORITY = "    priority = -1  # runs only when asked for; above 10, it becomes what `auto` takes\n"
+PRIORITY = "    priority = -1  # runs only if it is named; above 10, `auto` takes it\n"
 RELATIVE = re.compile(r"^from (\.+)([\w.]*) import (?:\(([^)]*)\)|(.*))$", re.MULTILINE)
 NAME_LINE = r'^    ((?:\w+, )*)name((?:, \w+)*) = (.*)"{old}"(.*)$'
-# what a copy says above its own examples
+# a copy's comment above its own examples
 WHY_EXAMPLES = """\
-    # Checked besides the op's own. Give sizes just beyond each block, tile and stride of these kernels: a
-    # fault behind them passes on everything smaller. `core check --shape` tries sizes without writing them down.
+    # Checked in addition to the op's own. Give sizes just beyond each block, tile and stride of these kernels: a
+    # fault beyond them passes on everything smaller. `core check --shape` tries sizes without writing them down.
 """
 
 
@@ -49,7 +49,7 @@ def copy_of(variant: Variant, name: str, title: str, examples: str, forward_only
     module = Path(str(sys.modules[owner.__module__].__file__))
     launchers = ("forward",) if forward_only else LAUNCHERS
     sources = dict.fromkeys(path for method in launchers for path in variant.sources.get(method, ()))
-    if not forward_only:  # what `base` brings stays there
+    if not forward_only:  # inherited parts stay there
         own = folder_sources(variant, cls)
         sources = dict.fromkeys(path for path in sources if path in own) or sources
     headers = [path for source in sources for path in with_headers(source) if not is_public(path)]
@@ -124,7 +124,7 @@ def _renamed(text: str, cls: type, old: str, new: str, title: str, examples: str
     head, tail = lines[: first - 1], lines[first - 1 + len(body) :]
     block = _without_priority("".join(body))
     named = re.compile(NAME_LINE.format(old=re.escape(old)), re.MULTILINE)
-    if named.search(block) is None:  # inherited: a line of its own behind the op's
+    if named.search(block) is None:  # inherited: a line of its own after the op's
         block = re.sub(r"^(    op = .*\n)", rf'\1    name = "{old}"\n', block, count=1, flags=re.MULTILINE)
     own = re.search(r"^    examples = ", block, re.MULTILINE)
     behind = PRIORITY + ("" if own else examples)
@@ -141,7 +141,7 @@ def _without_priority(block: str) -> str:
 
 
 def _forward_class(base: Variant, owner: type, name: str, title: str, examples: str, sources: list[str]) -> str:
-    """A class behind the copied module: the forward of `owner`, `base` for all else."""
+    """A class after the copied module: the forward of `owner`, `base` for all else."""
     source = "" if sources == [f"{base.op}.cu"] or not sources else f"    source = {_quoted(sources)}\n"
     return (
         f"\n\nclass {title}(Variant):\n"

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from core.cli.data_inspect import inspect
 from core.cli.show import emit_json, emit_table, json_option, plugin_option
 from core.errors import CheckFailed, DataError
 from core.train.display import Display
@@ -19,6 +20,9 @@ Progress = Callable[[int, int, str], None]
 @click.group("data")
 def command() -> None:
     """Prepare, inspect and verify training data."""
+
+
+command.add_command(inspect)
 
 
 @command.command("prepare")
@@ -91,37 +95,6 @@ def prepare(
     click.echo(f'in a config:  [data] {split} = "{(out / stem).as_posix()}_*.bin"')
 
 
-@command.command("inspect")
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@plugin_option
-@json_option
-def inspect(sources: tuple[str, ...], plugin: tuple[str, ...], as_json: bool) -> None:
-    """Show the contents of shards and texts: tokens, largest id, tokenizer, the first ids."""
-    from core.data.data_names import resolve
-    from core.data.documents import Reading
-    from core.loader import load_registry
-
-    notes: list[str] = []
-    readers = load_registry(plugin).readers
-    reading = Reading("text")  # nothing of a text is read here
-    inputs = resolve(sources, "train", "data inspect", notes, reading, readers)
-    shards = [describe_shard(shard) for shard in inputs.shards]
-    texts = [{"file": d.name, "kind": "text", "bytes": d.size} for d in inputs.documents]
-    pieces = [{"file": p.name, "kind": "tokens", "tokens": p.count} for p in inputs.pieces]
-    if as_json:
-        emit_json([*shards, *pieces, *texts])
-        return
-    if pieces:
-        emit_table(("PIECE", "TOKENS"), [(p["file"], show(p["tokens"])) for p in pieces])
-    if shards:
-        columns = ("file", "kind", "tokens", "bytes", "largest id", "tokenizer", "hash", "first ids")
-        emit_table([c.upper() for c in columns], [[show(shard[c]) for c in columns] for shard in shards])
-    if texts:
-        rows = [(t["file"], show(t["bytes"])) for t in texts[:20]]
-        emit_table(("TEXT", "BYTES"), rows)
-        click.echo(f"{len(texts):,} documents, {sum(d.size for d in inputs.documents):,} bytes")
-
-
 @command.command("verify")
 @click.argument("sources", nargs=-1, required=True, metavar="SHARD...")
 @json_option
@@ -146,28 +119,6 @@ def verify(sources: tuple[str, ...], as_json: bool) -> None:
         )
 
 
-def describe_shard(shard: Any) -> dict[str, Any]:
-    """A shard as the listing shows it. Reads all of it once, for the largest id."""
-    from core.data.shards import recorded_sha256
-    from core.data.tokenizer_sidecar import tokenizer_record
-
-    record = tokenizer_record(shard.path)
-    with shard.reader() as tokens:
-        largest = max(int(tokens[at : at + 2**22].max()) for at in range(0, len(tokens), 2**22))
-        first = [int(i) for i in tokens[:6]]
-    return {
-        "file": str(shard.path),
-        "kind": f"{shard.format.name}, {shard.format.dtype.name}",
-        "tokens": shard.count,
-        "bytes": shard.path.stat().st_size,
-        "largest id": largest,
-        "tokenizer": record["name"] if record else None,
-        "tokenizer hash": record["hash"] if record else None,
-        "hash": "verified" if recorded_sha256(shard.path) else "none",
-        "first ids": first,
-    }
-
-
 def verify_one(path: Path) -> dict[str, Any]:
     from core.data.shards import open_shard, verify_shard
 
@@ -177,10 +128,6 @@ def verify_one(path: Path) -> dict[str, Any]:
     except DataError as failed:
         result, error = "failed", failed.message
     return {"file": str(path), "result": result, "error": error}
-
-
-def show(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else "-" if value is None else str(value)
 
 
 def progress_line() -> Progress | None:

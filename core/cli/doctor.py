@@ -39,6 +39,7 @@ EVERYWHERE = (
     "msgspec",
     "threadpoolctl",
     "rustbpe",
+    "markdown-it-py",
 )
 LAUNCHING = ("mpiexec", "srun", "torchrun")
 NOT_ON_MACOS = ("cuda-python", "nvidia-cuda-nvrtc")
@@ -47,7 +48,7 @@ SMALL_MEMORY = 4 * 2**30  # bytes: 124M parameters in f32 with gradients and two
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One line: what was looked at, ok, note or problem, what was found, and what to do."""
+    """One line: the subject, ok, note or problem, the finding, and the remedy."""
 
     what: str
     verdict: str
@@ -131,7 +132,7 @@ def memory() -> Iterator[Diagnosis]:
 
 
 def memory_bytes() -> int | None:
-    """The machine's memory in bytes, or None where the platform does not say."""
+    """The machine's memory in bytes, or None where the platform has no such figure."""
     if sys.platform == "win32":
         return _windows_memory()
     try:
@@ -185,16 +186,21 @@ def compiler() -> Iterator[Diagnosis]:
     if sys.platform == "darwin":
         yield Diagnosis("nvrtc", NOTE, "not on macOS; the cpu device works")
         return
-    from core.kernels.nvrtc_library import nvrtc_version
+    from core.kernels.nvrtc_library import RECORDED, emits_more, nvrtc_version
 
     try:
-        yield Diagnosis("nvrtc", OK, nvrtc_version())
+        older = emits_more(release := nvrtc_version())
+        advice = (
+            f"{RECORDED} emits up to a quarter fewer instructions (docs/kernels.md): pip install -U nvidia-cuda-nvrtc, "
+            "in an environment without PyTorch, which pins it"
+        )
+        yield Diagnosis("nvrtc", NOTE if older else OK, release, advice if older else "")
     except DeviceError as error:
         yield Diagnosis("nvrtc", NOTE, error.message, error.hint)
 
 
 def driver() -> Iterator[Diagnosis]:
-    """Asks the driver's own library: cuda-python takes half a second to import, and fails where there is none."""
+    """Calls the driver's own library: cuda-python takes half a second to import, and fails where there is none."""
     library = driver_library()
     if library is None:
         yield Diagnosis("gpu", NOTE, "no NVIDIA driver; the cpu device works")
@@ -212,7 +218,7 @@ def driver() -> Iterator[Diagnosis]:
 
 
 def _compiler() -> int:
-    """NVRTC's major version; 13 where there is none, which is what an installation brings."""
+    """NVRTC's major version; 13 where there is none, the version of an installation."""
     from core.kernels.nvrtc_library import nvrtc_version
 
     try:
@@ -284,7 +290,7 @@ def ranks() -> Iterator[Diagnosis]:
 
 
 def join_ranks() -> str:
-    """Join the processes that a launcher started, and part; the engine, its version, ranks and hosts in words."""
+    """Join the processes that a launcher started, and part; the engine, its version, ranks and hosts as text."""
     from core.loader import load_registry
     from core.ranks.joining import join
 

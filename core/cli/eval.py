@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ import click
 from core.cli.brought import BroughtCommand, registry_of
 from core.cli.data import progress_line
 from core.cli.show import device_option, emit_json, json_option, plugin_option
+from core.devices import AUTO
+from core.dtypes import PRECISIONS
 from core.errors import BuildError, DataError, UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from core.evaluation import Evaluation
     from core.registry import Registry
 
-BATCHES = 20  # of validation, where neither --tokens nor the run says how many tokens: as in [train] val_tokens
+BATCHES = 20  # of validation, without --tokens and val_tokens of the run: as in [train] val_tokens
 
 
 class EvalCommand(BroughtCommand):
@@ -48,10 +51,10 @@ class EvalCommand(BroughtCommand):
 @click.option("--data", multiple=True, metavar="GLOB", help="Shards or text, or builtin; the run's own without this.")
 @click.option("--field", default="", metavar="NAME", help="The field with the text in each line of a .jsonl.")
 @click.option("--separator", default="", metavar="TEXT", help="Separator between the documents of a text file.")
-@click.option("--tokens", type=click.IntRange(1), help="Number of tokens of the data, from its begin.")
+@click.option("--tokens", type=click.IntRange(1), help="Number of tokens of the data, from its start.")
 @click.option("--examples", type=click.IntRange(1), help="Number of examples of an evaluation; all without this.")
 @device_option("auto takes the cpu only where there is no NVIDIA device.")
-@click.option("--precision", type=click.Choice(["f32", "bf16", "f64"]), help="The run's own, else f32.")
+@click.option("--precision", type=click.Choice([*PRECISIONS, AUTO]), help="The run's own, else f32.")
 @plugin_option
 @json_option
 def command(
@@ -107,7 +110,7 @@ def command(
 
 
 def lines(result: dict[str, Any]) -> list[str]:
-    """The measurements in words."""
+    """The measurements as text."""
     shown = []
     if "loss" in result:
         of = f"over {result['tokens']:,} tokens of {', '.join(result['data'])}"
@@ -128,9 +131,9 @@ def lines(result: dict[str, Any]) -> list[str]:
 class Own:
     """The validation settings of a run's config; empty where a model belongs to no run."""
 
-    val: tuple[str, ...] = ()
-    field: str = ""
-    separator: str = ""
+    val: list[str] | dict[str, Any] = field(default_factory=list)
+    reading: tuple[str, str, str] = ("", "", "")  # of core.data.documents.Reading
+    layout: str = "stream"
     val_tokens: int = 0
     precision: str = "f32"
 
@@ -139,7 +142,7 @@ def own_settings(checkpoint: Path) -> Own:
     """Of the run that a checkpoint's folder belongs to. UsageError for a config that is damaged."""
     import tomli
 
-    from core.data.prepare import as_list
+    from core.data.text_pieces import as_list
     from core.outside import read_whole
     from core.train.run import RESOLVED
 
@@ -148,16 +151,18 @@ def own_settings(checkpoint: Path) -> Own:
         return Own()
     try:
         config = tomli.loads(read_whole(path).decode())
-        val, tokens = as_list(config["data"]["val"]), config["train"]["val_tokens"]
-        read = config["data"]
-        return Own(tuple(val), read.get("field", ""), read.get("separator", ""), int(tokens), str(config["precision"]))
+        data, tokens = config["data"], config["train"]["val_tokens"]
+        val = data["val"] if isinstance(data["val"], dict) else as_list(data["val"])
+        field, separator, messages = (str(data.get(key, "")) for key in ("field", "separator", "messages"))
+        layout = str(data.get("layout", "stream"))
+        return Own(val, (field, separator, messages), layout, int(tokens), str(config["precision"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"{path}: cannot be read: {error!r}", hint="move it away, and give --data") from None
 
 
 def _precision(own: Own, kind: DeviceKind) -> str:
     """The run's own precision, where the device computes in it."""
-    return own.precision if own.precision in kind.precisions else "f32"
+    return own.precision if own.precision in (*kind.precisions, AUTO) else "f32"
 
 
 def measure_data(
@@ -168,13 +173,12 @@ def measure_data(
     from core.measure.evaluate import Bytes, measure
     from core.measure.held_out import token_source
 
-    names = list(data or own.val)
+    names = list(data) or own.val
     if not names:
         raise UsageError(f"{path}: it records no validation data", hint="name data: --data GLOB, or --data builtin")
-    graph = model.graph
-    wanted = tokens or own.val_tokens or BATCHES * int(graph.dims["B"]) * int(graph.dims["T"])
-    reading = reading if data else Reading(own.field, own.separator)
-    source, notes = token_source(model.engine, model.tokenizer, names, reading)
+    wanted = tokens or own.val_tokens or BATCHES * math.prod(model.graph.batch)
+    reading, layout = (reading, "stream") if data else (Reading(*own.reading), own.layout)
+    source, notes = token_source(model.engine, model.tokenizer, names, reading, layout)
     for note in notes:
         click.echo(note, err=True)
     draw = progress_line()
@@ -208,7 +212,7 @@ def check_ids(file: Path, evaluation: Evaluation, model: Model) -> None:
     if not evaluation.tokenizer:
         return
     if model.tokenizer is None:
-        note = f"{file}: its ids are {evaluation.tokenizer}'s, and no tokenizer came with the model: taken for the same"
+        note = f"{file}: its ids are {evaluation.tokenizer}'s, and the model has no tokenizer: both are treated as one"
         click.echo(note, err=True)
     elif promised_hash(evaluation.tokenizer, model.engine.registry.tokenizers) not in model.tokenizer.hashes:
         raise DataError(

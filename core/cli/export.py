@@ -9,6 +9,7 @@ import click
 
 from core.cli.brought import BroughtCommand, registry_of
 from core.cli.show import emit_json, json_option, plugin_option
+from core.errors import UsageError
 
 if TYPE_CHECKING:
     from core.registry import Registry
@@ -36,7 +37,7 @@ def targets(registry: Registry) -> dict[str, WeightFormat]:
 @click.option(
     "--out", type=click.Path(path_type=Path), help="A new folder or file; RUN's name here without this option."
 )
-@click.option("--precision", type=click.Choice(["f32", "bf16"]), default="f32", show_default=True)
+@click.option("--precision", type=click.Choice(["f32", "bf16", "fp16"]), default="f32", show_default=True)
 @plugin_option
 @json_option
 def command(run: str | None, to: str, out: Path | None, precision: str, plugin: tuple[str, ...], as_json: bool) -> None:
@@ -55,6 +56,9 @@ def command(run: str | None, to: str, out: Path | None, precision: str, plugin: 
 
     registry = registry_of(click.get_current_context())
     one = targets(registry)[to]
+    if precision not in one.precisions:
+        has = " or ".join(one.precisions)
+        raise UsageError(f"{one.kind} holds {has}, not {precision}", hint=f"--precision {one.precisions[0]}")
     path = find_run(run)
     out = new_path(out or Path(path.resolve().name.removesuffix(".bin") + one.targets[to]))
     opened = open_path(path, registry)

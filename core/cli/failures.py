@@ -1,7 +1,7 @@
-"""What becomes of an error that ends a command: its sentence on stderr, and its exit code.
+"""The end of a command by an error: its sentence on stderr, and its exit code.
 
 An expected error prints one message and no traceback, and exits with its code; a refusal of the operating system is a
-sentence too; anything else is a bug of ours and exits with 70, or a plugin's.
+sentence too; anything else is a bug of corelm and exits with 70, or a plugin's.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ BUG, INTERRUPTED = 70, 130
 NO_THREAD = "can't start new thread"
 OUR_MISTAKES = (None, errno.EBADF, errno.EINVAL, errno.EFAULT, errno.ENOTSOCK)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-LAST_FRAMES = 3  # of a bug's traceback that are shown; all of it goes to a file
+LAST_FRAMES = 3  # of a bug's traceback that are shown; a file has all of it
 
 
 def exit_code_of(error: BaseException) -> int:
-    """The exit code for what a verb raised, once it is said; others, as SystemExit, are raised again."""
+    """The exit code for a verb's exception, after its message; others, as SystemExit, are raised again."""
     match error:
         case click.exceptions.Exit():
             return error.exit_code
@@ -47,7 +47,7 @@ def exit_code_of(error: BaseException) -> int:
             hint = "a smaller B, T or model needs less"
             return expected(DeviceError(f"out of memory: {error}{described()}", hint=hint))
         case signals.Ended():
-            if launched().rank:  # whose other ranks do not know; rank 0 has said it when the signal came
+            if launched().rank:  # whose other ranks do not know; rank 0 has printed it at the signal
                 terminal.say(f"core: ended by {signals.name_of(signals.noted())}")
             return error.exit_code
         case KeyboardInterrupt() | click.Abort():
@@ -67,7 +67,7 @@ def traceback_wanted() -> bool:
 
 
 def expected(error: CoreError) -> int:
-    """Print an expected error: no traceback unless CORELM_TRACEBACK=1 asks for it."""
+    """Print an expected error: no traceback unless CORELM_TRACEBACK=1 is set."""
     if traceback_wanted():
         traceback.print_exception(error)
         if details := getattr(error, "details", ""):
@@ -82,7 +82,7 @@ def cut_lines(text: str) -> str:
 
 
 def reader_gone() -> int:
-    """`core ops | head`: the reader has what it wanted. Python must not complain when it flushes at exit."""
+    """`core ops | head`: the reader has read enough. Python must not complain when it flushes at exit."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
@@ -133,12 +133,12 @@ def _file_of(error: OSError) -> str:
 
 
 def bug(error: Exception) -> int:
-    """Say whose fault it is, show the last frames, and keep the whole traceback in a file."""
+    """Name the culprit, show the last frames, and keep the whole traceback in a file."""
     from core.loader import blamed
 
     whole = "".join(traceback.format_exception(error))
     plugin = blamed(error)
-    who = f"error: {plugin} raised" if plugin else "this is a bug of ours:"
+    who = f"error: {plugin} raised" if plugin else "this is a bug of corelm:"
     lines = [f"core: {who} {words_of(error)}"]
     if traceback_wanted():
         lines.append(whole)

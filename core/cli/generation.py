@@ -55,7 +55,7 @@ def drawing_options(tokens: int) -> Callable[[Callable[..., Any]], Callable[...,
 def open_text_model(run: str | None, device: str, plugins: Sequence[str]) -> tuple[Opened, Model, Tokenizer]:
     """RUN as the command line has it, on a device, as it generates; and its tokenizer.
 
-    RUN is what `core.load` takes, a name under runs/, or nothing for the newest run. CheckpointError for a model that
+    RUN is as in `core.load`, a name under runs/, or nothing for the newest run. CheckpointError for a model that
     came without a tokenizer, UsageError for one without weights.
     """
     from core.api import build_model

@@ -36,7 +36,7 @@ def published(ctx: click.Context) -> dict[str, click.Command]:
     """Commands by name, for the evaluations of shipped and installed plugins that have a `download`."""
     from core.loader import load_registry
 
-    if EVALUATIONS not in ctx.meta:  # once a command line: a help page asks for each command
+    if EVALUATIONS not in ctx.meta:  # once a command line: a help page needs each command
         ctx.meta[EVALUATIONS] = load_registry(strict=False).evaluations
     evaluations: dict[str, Evaluation] = ctx.meta[EVALUATIONS]
     return {name: _fetching(evaluation) for name, evaluation in evaluations.items() if evaluation.download is not None}

@@ -1,4 +1,4 @@
-"""`core import`: another program's model as a checkpoint of ours."""
+"""`core import`: another program's model as a checkpoint of corelm."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from core.registry import Registry
     from core.tokenizers.tokenizer import Tokenizer
 
-USUAL = "gpt2"  # the tokenizer of files that come without one, where the vocabulary is its own
+USUAL = "gpt2"  # the tokenizer of files without one, where the vocabulary is its own
 
 
 @click.command("import")
@@ -52,7 +52,7 @@ def command(source: str, out: Path, tokenizer: str | None, plugin: tuple[str, ..
 
 
 def _tokenizer(opened: Opened, spec: str | None, registry: Registry) -> tuple[Tokenizer | None, str]:
-    """The tokenizer that goes into the checkpoint, and how it came to be chosen, or why there is none."""
+    """The tokenizer of the checkpoint, and the reason for its choice or for its absence."""
     from core.errors import DataError
     from core.tokenizers.preference import choose_tokenizer
     from core.train.tokenizers import other_tokenizer, tokenizer_of
@@ -63,7 +63,9 @@ def _tokenizer(opened: Opened, spec: str | None, registry: Registry) -> tuple[To
         return choice.tokenizer, choice.why
     own = tokenizer_of(opened, registry.tokenizers)
     if own is not None:
-        without = "" if own.eot is not None else "; it has no end-of-text token, so generation never stops by itself"
+        without = (
+            "" if own.eot is not None else "; it has no end-of-text token, so generation never stops before its limit"
+        )
         return own, f"{own.name}, {own.vocab_size:,} ids, from the source folder{without}"
     if others := other_tokenizer(opened):
         return None, f"none: {others}"

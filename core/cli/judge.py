@@ -1,4 +1,4 @@
-"""`core judge`: a CUDA kernel against a problem, in the simulator."""
+"""`core judge`: a CUDA kernel compared with a problem, in the simulator."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from core.train.display import Display
 
 
 def branches_option(function: F) -> F:
-    """`--branches N` of what runs kernels in the simulator: the environment variable, for this command's processes."""
+    """`--branches N` of verbs that simulate kernels: the environment variable, for this command's processes."""
     from core.sim.machine.budget import LIMIT, VARIABLE  # other verbs need nothing of the simulator
 
     def put(context: click.Context, parameter: click.Parameter, value: int | None) -> None:

@@ -1,4 +1,4 @@
-"""`core new`: a working start for an op, a variant, a plugin or a model, in a folder of its own.
+"""`core new`: a working start for an op, a variant, a plugin, a model or a course, in a folder of its own.
 
 The files that it writes pass the check and train unchanged. The texts are in `templates/`; a variant starts from the
 code of an existing one. No file is overwritten.
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 TAKEN = ("np", "cdiv", "i32", "u64", "auto", "reference")  # names that the written files or the core use
-OWN_FOLDERS = ("core", "tests")  # what a plugin's package cannot be called
+OWN_FOLDERS = ("core", "tests")  # names that a plugin's package cannot have
 WIDTH = 120  # of lines
 
 out_option = click.option(
@@ -37,7 +37,7 @@ out_option = click.option(
 
 @click.group("new")
 def command() -> None:
-    """Write a working start of an op, a variant, a plugin or a model."""
+    """Write a working start of an op, a variant, a plugin, a model or a course."""
 
 
 @command.command("op")
@@ -119,7 +119,7 @@ def new_model(name: str, out: Path | None, alone: bool) -> None:
 def new_variant(op: str, name: str, out: Path | None, source: str, base: str, plugin: tuple[str, ...]) -> None:
     """Write a variant of OP called NAME: a copy of its simplest kernels and launchers, to be changed.
 
-    With --base, only the forward is copied, and backward comes from that variant.
+    With --base, only the forward is copied, and backward is that variant's.
     """
     registry, folder = _start("a variant", name, out, plugin)
     schema = registry.op(op)
@@ -136,6 +136,30 @@ def new_variant(op: str, name: str, out: Path | None, source: str, base: str, pl
         f"core check {op}.{name} {options}",
         f"core train tiny {options} --set ops.{op}={name}{device} --set train.steps=2",
     )
+
+
+@command.command("course")
+@click.argument("name")
+@out_option
+def new_course(name: str, out: Path | None) -> None:
+    """Write a course called NAME: a page, and a puzzle with its wrong answers and a test."""
+    registry, folder = _start("a course", name, out, ())
+    if name in registry.courses:
+        raise UsageError(
+            f'there is a course "{name}" already, from {registry.courses[name].origin}', hint="choose another name"
+        )
+    words = {"name": name, "title": _title(name)}
+    files = {
+        "__init__.py": "__init__.py",
+        f"{name}.toml": "course.toml",
+        "pages/01_squares.md": "page.md",
+        "puzzles/p01_square.py": "puzzle.py",
+        "puzzles/p01_square.cu": "puzzle.cu",
+        f"test_{name}.py": "test.py",
+    }
+    _write(folder, {file: _filled(f"course/{template}", words) for file, template in files.items()})
+    options = f"--plugin {_typed(folder)} --course {name}"
+    _next(f"core learn list {options}", f"core learn start p01 {options}", f"core learn prove {options}")
 
 
 # --- names and files -------------------------------------------------------------------------------------------------
@@ -228,7 +252,7 @@ def _next(*commands: str) -> None:
 
 
 def _model_of(registry: Registry, op: str, name: str) -> Variant:
-    """The variant to start from: the one asked for, or the simplest with kernels. UsageError where none can be."""
+    """The variant to start from: the named one, or the simplest with kernels. UsageError where there is none."""
     if name:
         named = registry.variant(op, name)
         if not isinstance(named, Reference):
@@ -245,7 +269,7 @@ def _model_of(registry: Registry, op: str, name: str) -> Variant:
 
 
 def _variant_files(op: Op, start: Variant, name: str, forward_only: bool) -> dict[str, str]:
-    """path -> text of a plugin with one variant that does what `start` does."""
+    """path -> text of a plugin with one variant that is a copy of `start`."""
     title = written_class(start).__name__.removesuffix(_title(start.name)) + _title(name)
     copied = copy_of(start, name, title, _examples(op), forward_only)
     package, _, module = copied.module.rpartition(".")

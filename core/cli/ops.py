@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.command("ops")
 @click.argument("op", required=False)
 @click.option(
-    "--why", is_flag=True, help="For each variant: whether it can run at the op's examples, or the reason against it."
+    "--why", is_flag=True, help="For each variant: whether it can run at the op's examples, or the reason why not."
 )
 @click.option("--device", metavar="NAME", help="Only variants that run on this device.")
 @plugin_option
@@ -156,7 +156,7 @@ def _author_class(variant: Variant) -> type:
 
 
 def declared(variant: Variant) -> dict[str, Any]:
-    """A variant's declarations besides its identity, for listings."""
+    """A variant's declarations, without its identity, for listings."""
     return {
         "saved": dict(variant.saved),
         "reads": list(variant.reads),
@@ -181,7 +181,7 @@ def _joined(value: Any) -> str:
 
 
 def op_data(registry: Registry, name: str, devices: tuple[str, ...], kernels: bool = True) -> dict[str, Any]:
-    """The JSON twin of `detail`. kernels: whether to compile, for what the compiler says of each kernel."""
+    """The JSON twin of `detail`. kernels: whether to compile, for the compiler's report on each kernel."""
     op = registry.op(name)
     return {
         "name": name,
@@ -219,7 +219,7 @@ def op_data(registry: Registry, name: str, devices: tuple[str, ...], kernels: bo
 
 
 def reasons(registry: Registry, op: Op, device: str) -> Iterator[dict[str, Any]]:
-    """For each precision of the devices that run such variants, and each variant: what a training plan would say of it.
+    """For each precision of the devices that run such variants, and each variant: a training plan's answer.
 
     `runs` is yes, no, or some: of the op's examples. `auto` marks the best that runs them all unasked.
     """
@@ -235,7 +235,7 @@ def reasons(registry: Registry, op: Op, device: str) -> Iterator[dict[str, Any]]
             auto = runs == "yes" and unasked and not taken
             taken = taken or auto
             if not why and not unasked:
-                why = "only when asked for by name" + ("" if variant.repeatable else ": its bits do not repeat")
+                why = "only by name" + ("" if variant.repeatable else ": its bits do not repeat")
             yield {
                 "op": op.name,
                 "variant": variant.name,

@@ -25,7 +25,9 @@ LABELS = {"parameters": "weights"}  # parts of the memory whose name in JSON is 
     help="Purpose of the plan.",
 )  # fmt: skip
 @click.option("--arch", metavar="SM", help="With cuda: the architecture to compile for.  [default: sm_90a]")
-@click.option("--ranks", type=click.IntRange(1), metavar="N", help="Plan one of N ranks, and show what N GPUs hold.")
+@click.option(
+    "--ranks", type=click.IntRange(1), metavar="N", help="Plan one of N ranks, and show the memory of N GPUs."
+)
 @click.option("--all", "every", is_flag=True, help="A line for every node: repeats are not folded.")
 @plugin_option
 @json_option
@@ -48,7 +50,7 @@ def command(
 
     With NODE (`core plan configs/tiny.toml h.3.fc`): the way from its line in the model's TOML to its op, its
     variant's launchers, and each kernel that they launch, forward and backward: name, file and line, grid, block, the
-    tensors that it reads and writes. Below these, the reasons against the other variants. In place of a node, the
+    tensors that it reads and writes. Below these, the reasons why not the other variants. In place of a node, the
     name of the run's optimizer shows the same for its update.
     """
     from core.config import resolve_config
@@ -133,18 +135,18 @@ def _report(config: Any, engine: Any, plan: Any, every: bool, ranks: int | None)
 
 
 def _print(report: dict[str, Any]) -> None:
-    from core.plan.describe import choice_of
+    from core.plan.describe import choice_of, op_of
     from core.plan.fit import needed
-    from core.words import human, table
+    from core.words import cell, human, table
 
     for note in report["notes"]:
         click.echo(note)
-    dims = ", ".join(f"{name} = {size:,}" for name, size in report["dims"].items())
+    dims = ", ".join(f"{name} = {cell(size)}" for name, size in report["dims"].items())
     click.echo(f"{report['model']} to {report['kind']} on {report['device']}, in {report['precision']}")
     click.echo(f"dims: {dims}\n")
     header = ("node", "op", "variant", "why", "shape", "parameters")
     rows = [
-        [row["node"], row["op"], choice_of(row), row["why"], "x".join(map(str, row["shape"])), row["parameters"]]
+        [row["node"], op_of(row), choice_of(row), row["why"], "x".join(map(str, row["shape"])), row["parameters"]]
         for row in report["nodes"]
     ]
     for line in table(header, rows):
@@ -177,19 +179,17 @@ def _print(report: dict[str, Any]) -> None:
 
 
 def _print_ranks(report: dict[str, Any]) -> None:
-    """What each rank holds without activations, and the fewest GPUs of each size for the whole plan."""
-    from core.words import table
+    """The memory of each rank without activations, and the fewest GPUs of each size for the whole plan."""
+    from core.words import human, table
 
     held = sum(report["bytes"][part] for part in ("parameters", "gradients", "optimizer"))
     how = "a slice of the optimizer's state" if report["sharded"] else "all of the optimizer's state"
-    click.echo(
-        f"\neach of {report['ranks']} ranks: weights, gradients and {how} {held / 1e9:,.1f} GB, and the above in all"
-    )
+    click.echo(f"\neach of {report['ranks']} ranks: weights, gradients and {how} {human(held)}, and the above in all")
     if not report["gpus"]:
         return
     header = ("GPU", "memory", "fewest ranks", "if weights and gradients were in slices too")
     lines = [
-        [row["gpus"][0], f"{row['memory'] / 1e9:.0f} GB", row["ranks"] or "none", row["all_cut"] or "none"]
+        [row["gpus"][0], human(row["memory"]), row["ranks"] or "none", row["all_cut"] or "none"]
         for row in report["gpus"]
     ]
     for line in table(header, lines):

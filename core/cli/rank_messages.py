@@ -1,7 +1,7 @@
 """Messages of a process that a launcher started as one of several.
 
 An error that all ranks meet alike is rank 0's to print: the others hold their messages for a second, in which rank 0
-prints its own and ends the run. What they print after it, and so what they alone met, begins with their name.
+prints its own and ends the run. Lines that they print after it, about events of their own, begin with their name.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from core import signals, terminal
 from core.ranks.launched import LaunchedProcess
 
 HEAD_START = 1.0  # seconds for rank 0
-AFTER_KILL = 0.5  # seconds before a line on a signal: mpiexec kills a quarter of a second behind SIGTERM
+AFTER_KILL = 0.5  # seconds before a line on a signal: mpiexec kills a quarter of a second after SIGTERM
 
 _held: list[str] = []
 _name = ""
@@ -31,7 +31,7 @@ def begin(this: LaunchedProcess) -> None:
 
 
 def end(code: int, by: str) -> None:
-    """Print what was held, at the command's end and before the run's other ranks are ended. by: the call that ended it
+    """Print the held lines, at the command's end and before the run's other ranks are ended. by: the call that ended it
     early, or ""."""
     if by:
         terminal.say(f"core: error: a call of {by} ended this rank")

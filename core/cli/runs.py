@@ -143,7 +143,7 @@ def into_file(curves: dict[str, tuple[list[int], list[float]]], name: str, out: 
 def diff(a: str, b: str, as_json: bool) -> int:
     """Compare runs A and B: the first step and value that differ, bit for bit, and differences of configs and variants.
 
-    Times are left out. Exit code 1 for a difference, 0 when all common steps are the same.
+    Times are left out. Variants are compared op by op. Exit code 1 for a difference, 0 when all common steps are equal.
     """
     from core.train.run_names import find_run
     from core.train.runs import parting
@@ -166,4 +166,6 @@ def diff(a: str, b: str, as_json: bool) -> int:
     click.echo(
         f"they differ from step {parted.step:,} on: {parted.name} is {ours!r} in {paths[0]}, {theirs!r} in {paths[1]}"
     )
+    for name, (first, second) in parted.last.items():
+        click.echo(f"{name}: {first:.6g} and {second:.6g}")
     return 1

@@ -34,7 +34,7 @@ def json_option(function: F) -> F:
 
 
 def emit_json(data: Any) -> None:
-    """`data` as JSON on stdout. What JSON has no type for becomes text."""
+    """`data` as JSON on stdout. Values without a type in JSON become text."""
     click.echo(json.dumps(data, indent=2, default=str))
 
 

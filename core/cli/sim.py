@@ -24,7 +24,7 @@ from core.sim.launching.launch_report import Report
 from core.sim.native.choice import EXECUTORS
 from core.sim.packing import Pointer
 from core.sim.standalone import KernelFile, load
-from core.words import extent
+from core.words import extent, human
 
 Array = np.ndarray[Any, Any]
 DTYPES: dict[str, Any] = {
@@ -73,7 +73,9 @@ class NumbersMayBeNegative(click.Command):
     help="Write a page that shows the launch line by line; - prints one warp of it.",
 )  # fmt: skip
 @click.option("--show", default=8, show_default=True, metavar="N", help="Values of an array that are printed.")
-@click.option("-I", "include", multiple=True, metavar="FOLDER", help="A folder of headers besides the file's own.")
+@click.option(
+    "-I", "include", multiple=True, metavar="FOLDER", help="A folder of headers, in addition to the file's own."
+)
 @click.option("-D", "defines", multiple=True, metavar="NAME[=VALUE]", help="A macro.")
 @click.option("--prelude", is_flag=True, help="Put corelm's prelude in front (core/kernels/prelude.cuh).")
 @branches_option
@@ -128,7 +130,7 @@ def command(
 
 
 def check_page(page: Path | None, as_json: bool) -> None:
-    """UsageError for a page that cannot be written, or lines that would stand behind JSON."""
+    """UsageError for a page that cannot be written, or lines that would follow JSON."""
     from core.view.page import page_place
 
     if page == PRINTED and as_json:
@@ -170,7 +172,7 @@ class SimLaunch:
         return {name: a for name, a in self.arrays.items() if a.tobytes() != self.before[name].tobytes()}
 
     def show(self, page: Path, error: KernelError | None, quiet: bool = False) -> None:
-        """Run again, taped; write the page, or print its lines for "-". quiet: the page's size goes to stderr."""
+        """Run again, taped; write the page, or print its lines for "-". quiet: the page's size is printed on stderr."""
         from core.view.any_kernel import view_of_launch, write_page
 
         for name, array in self.arrays.items():
@@ -184,7 +186,7 @@ class SimLaunch:
             click.echo("\n".join(view.lines()))
         else:
             write_page(view, f"{self.file.name} {self.kernel}", page)
-            click.echo(f"{page}: {page.stat().st_size / 1e6:.1f} MB", err=quiet)
+            click.echo(f"{page}: {human(page.stat().st_size)}", err=quiet)
 
 
 def _report_json(changed: dict[str, Any], maker: ArgumentMaker, report: Any) -> dict[str, Any]:
@@ -219,7 +221,7 @@ class ArgumentMaker:
         self.kinds: dict[str, str] = {}
 
     def value(self, text: str, place: int) -> Any:
-        """An array, a Pointer, a number, or None. UsageError for a word that is none."""
+        """An array, a Pointer, a number, or None. UsageError for any other word."""
         name, equals, word = text.partition("=") if re.match(r"[A-Za-z_]\w*=", text) else (f"arg{place}", "", text)
         if word == "null":
             return None
@@ -258,7 +260,7 @@ class ArgumentMaker:
 
     def _stored(self, values: Array, kind: str) -> Array:
         if kind not in DTYPES:
-            raise UsageError(f'"{kind}" is no type{did_you_mean(kind, DTYPES)}', hint=f"types: {', '.join(DTYPES)}")
+            raise UsageError(f'"{kind}" is not a type{did_you_mean(kind, DTYPES)}', hint=f"types: {', '.join(DTYPES)}")
         return to_bf16(values.astype(np.float32)) if kind == "bf16" else values.astype(DTYPES[kind])
 
     def _typed(self, kind: str, text: str) -> Any:
@@ -278,7 +280,7 @@ def _number(word: str) -> int | float:
     try:
         return float(word)
     except ValueError:
-        raise UsageError(f'"{word}" is no argument of a kernel', hint=ARGUMENTS) from None
+        raise UsageError(f'"{word}" is not an argument of a kernel', hint=ARGUMENTS) from None
 
 
 def _load(path: Path) -> Array:
@@ -321,7 +323,7 @@ def _list(loaded: KernelFile, as_json: bool) -> None:
 def _variable(loaded: KernelFile, spec: str, maker: ArgumentMaker) -> Array:
     name, colon, kind = spec.partition(":")
     if colon and kind not in DTYPES:
-        raise UsageError(f'--get {spec}: "{kind}" is no type{did_you_mean(kind, DTYPES)}')
+        raise UsageError(f'--get {spec}: "{kind}" is not a type{did_you_mean(kind, DTYPES)}')
     array = loaded.get(name, DTYPES[kind] if colon else None)
     maker.kinds[name] = kind or next((k for k, t in DTYPES.items() if t == array.dtype), array.dtype.name)
     return array

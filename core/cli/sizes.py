@@ -30,7 +30,7 @@ from core.words import duration
 if TYPE_CHECKING:
     from core.plan import Need, Plan
 
-LIMIT = 600.0  # seconds for a config, where --limit says nothing
+LIMIT = 600.0  # seconds for a config, without --limit
 FOREVER = 1e7  # seconds
 
 
@@ -164,8 +164,8 @@ def outcomes(
     limit: float,
     tell: Tell,
 ) -> Iterator[tuple[int, SizesOutcome]]:
-    """The number of each item with what came of it, kept for the runs to come; within `limit` seconds in all. Where
-    time is left in the end, items that were not finished are continued, and come again."""
+    """The number of each item with its result, kept for later runs; within `limit` seconds in all. Where
+    time is left in the end, items that were not finished are continued, and yielded again."""
     with ExitStack() as stack:
         session = SizeChecks(items, registry, plugins, disable, time.monotonic() + limit, tell, stack)
         for numbers in rounds(len(items), session.outcomes):
@@ -179,7 +179,7 @@ def outcomes(
 
 @dataclass
 class SizeChecks:
-    """The checks of a command under way. end: when its time is over. found: number of an item -> what came of it."""
+    """The checks of a command under way. end: when its time is over. found: number of an item -> its result."""
 
     items: Sequence[Item]
     registry: Registry

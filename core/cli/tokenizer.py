@@ -63,6 +63,8 @@ def train(
     if out.exists():
         raise UsageError(f"{out} exists; no file was overwritten", hint="choose another --out, or remove it")
     inputs = resolve(sources, "train", "tokenizer train", [], Reading(field, separator), load_registry(plugin).readers)
+    if inputs.arrays:
+        raise UsageError(f"{sources[0]}: expected text, this is an array", hint="train on text")
     if inputs.shards:
         raise UsageError(
             f"{inputs.shards[0].path}: expected text, this is a token shard", hint="train on the text itself"

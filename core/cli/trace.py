@@ -17,6 +17,7 @@ import click
 from core.cli.kernel_runs import branches_option, status_line
 from core.cli.show import emit_json, json_option, plugin_option
 from core.device.launch import LaunchRecord
+from core.dtypes import NARROW
 from core.errors import UsageError
 from core.kernels.sources import shown, source_lines, with_headers
 from core.loader import load_registry
@@ -26,15 +27,14 @@ from core.registry import Registry
 from core.sim.counting import Counted, Counts
 from core.sim.launching.launch_report import Report
 from core.sim.ptx.syntax import Location
-from core.testing.case import Case, make_case
-from core.testing.shapes import example_of
-from core.testing.traced import DIRECTIONS, See, TraceRunner, kernels_of, run_launchers
+from core.testing.case import Case
+from core.testing.traced import DIRECTIONS, See, TraceRunner, case_for, kernels_of, run_launchers
 from core.words import extent, table
 
-DTYPES = ("f32", "bf16")
+DTYPES = ("f32", *NARROW)
 COUNT = "{:,}"
 ELSEWHERE = "(functions that the compiler did not inline)"
-WIDE = 120  # characters of a line where no terminal says how many fit
+WIDE = 120  # characters of a line without a terminal's width
 LEAST_SOURCE = 24  # characters of a source line that are shown at least
 
 
@@ -44,7 +44,7 @@ LEAST_SOURCE = 24  # characters of a source line that are shown at least
     "--shape",
     multiple=True,
     metavar="NAME=SIZES",
-    help="An input's shape (x=64,768) or an attr (features=96); without any, the largest of the op's examples.",
+    help="An input's shape (x=64,768) or an attr (features=96); without any, the largest example that it takes.",
 )
 @click.option(
     "--dtype", type=click.Choice(DTYPES), default="f32", show_default=True, help="Element type of activations."
@@ -105,7 +105,7 @@ def trace(
     op: Op, variant: Variant, registry: Registry, shapes: Sequence[str], dtype: str, direction: str = "both"
 ) -> Trace:
     """Run the variant's launchers once, `direction` forward, backward or both, and count."""
-    case = make_case(op, example_of(op, shapes))
+    case = case_for(op, variant, registry, shapes, dtype)
     launches: list[CountedLaunch] = []
 
     def keep(record: LaunchRecord, report: Report) -> None:
@@ -119,7 +119,7 @@ def trace(
     return Trace(op.name, variant.name, dtype, case, launches)
 
 
-# --- what was found ---------------------------------------------------------------------------------------------
+# --- findings --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class CountedLaunch:
     @property
     def lines(self) -> dict[tuple[str, int], Counts]:
         """(file, line) -> counts: of the kernel's source, then of the headers that it includes; line 0 of the source
-        is what has no line in any of them."""
+        is the work without a line in any of them."""
         *headers, source = with_headers(self.record.kernel.source)
         return self.counted.in_files([path.as_posix() for path in (source, *headers)])
 
@@ -151,13 +151,18 @@ class CountedLaunch:
         return cells(self.counted.total, self.counted.total)
 
     def heading(self, width: int) -> Iterator[str]:
-        """The kernel with its place, its launch, and the launcher's place; two lines where one is too long."""
+        """The kernel with its place, its launch, and the launcher's place; two or three lines where one is too long."""
         record, (grid, block) = self.record, self.sizes
         smem = f", {record.smem:,} bytes of dynamic shared memory" if record.smem else ""
         kernel = f"{INDENT}{kernel_place(record)}  {record.kernel.name}"
-        launch = f"{record.method}, grid {grid}, block {block}{smem}  ({record.line})"
-        fits = len(f"{kernel}  {launch}") <= width
-        yield from (f"{kernel}  {launch}",) if fits else (kernel, f"{INDENT}{INDENT}{launch}")
+        launch, place = f"{record.method}, grid {grid}, block {block}{smem}", f"({record.line})"
+        deeper = INDENT + INDENT
+        if len(f"{kernel}  {launch}  {place}") <= width:
+            yield f"{kernel}  {launch}  {place}"
+        elif len(f"{deeper}{launch}  {place}") <= width:
+            yield from (kernel, f"{deeper}{launch}  {place}")
+        else:
+            yield from (kernel, f"{deeper}{launch}", f"{deeper}{place}")
 
     def as_json(self) -> dict[str, Any]:
         record = self.record
@@ -234,7 +239,7 @@ INDENT = "  "
 
 
 def table_of(launch: CountedLaunch, width: int) -> Iterator[str]:
-    """A launch's source lines, those of each header behind its name, then their sum."""
+    """A launch's source lines, those of each header after its name, then their sum."""
     lines = launch.lines
     texts = [launch.written(*at) for at in lines]
     drawn = [cut(line, width) for line in counted_table(launch.counted, lines, texts, width, INDENT)]
@@ -277,7 +282,7 @@ def summary(launches: Sequence[CountedLaunch], width: int) -> Iterator[str]:
 
 
 def cells(counts: Counts, total: Counts) -> tuple[str, ...]:
-    """The columns of a line of a kernel with these sums; "" for what the line does not do."""
+    """The columns of a line of a kernel with these sums; "" for work that the line does not do."""
     return (
         f"{counts.instructions:,}",
         f"{counts.instructions / max(1, total.instructions):.0%}",
@@ -306,7 +311,7 @@ def cut(line: str, width: int) -> str:
 
 
 def comparison(traces: Sequence[Trace], direction: str) -> Iterator[str]:
-    """Variants of one op in columns; with two, how many times what the second takes the first does."""
+    """Variants of one op in columns; with two, the ratio of the first to the second."""
     totals = [t.total(direction) for t in traces]
     if not any(counts.instructions for counts, _ in totals):
         return
@@ -333,7 +338,7 @@ def measures(totals: Sequence[tuple[Counts, int]]) -> Iterator[tuple[str, list[f
     yield "global accesses of warps", [c.requests for c in counts], COUNT
     yield "sectors moved", [c.sectors for c in counts], COUNT
     yield "coalesced", [c.coalescing for c in counts], "{:.0%}"
-    yield "bytes asked for", [c.asked for c in counts], COUNT
+    yield "bytes requested", [c.asked for c in counts], COUNT
     yield "bytes moved", [c.moved for c in counts], COUNT
     yield "bytes of memory", [memory for _, memory in totals], COUNT
     yield "shared accesses of warps", [c.shared for c in counts], COUNT

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from core import signals
 from core.cli.kernel_runs import refuse_untimed, with_architectures
 from core.cli.show import device_option, emit_json, json_option, plugin_option
 from core.errors import UsageError
 
 if TYPE_CHECKING:
     from core.device.protocol import Device
+    from core.measure.tune import Timed
 
 
 @click.command("tune")
@@ -38,12 +41,12 @@ def command(
     """Find the fastest variant and tiles for each op of CONFIG's training step, by size, on this machine.
 
     Runs that start here take them where their config names none; a resumed run keeps its choices. In the table of
-    choices they are "tuned"; "shipped" ones come with corelm for the chip's architecture, "auto" ones by priority.
-    Other tiles may give other bits.
+    choices they are "tuned"; "shipped" ones are corelm's for the chip's architecture, "auto" ones by priority.
+    Other tiles may give other bits. Ctrl-C ends it after the round, with the candidates that were timed.
     """
     from core.config import resolve_config
     from core.graph import load_model
-    from core.measure.tune import Timed, measured, tune
+    from core.measure.tune import measured, tune
     from core.train.wiring import build_engine
 
     loaded, registry = resolve_config(config, overrides=overrides, device=device, plugins=plugin)
@@ -54,24 +57,36 @@ def command(
             "--write-defaults is for a GPU's architecture", hint=f"tune with {with_architectures(registry)}"
         )
     model, opened = load_model(loaded.model, registry), kind.open()
-    timings: dict[str, list[Timed]] = {}
-    for timed in tune(
-        lambda tuned: build_engine(loaded, registry, model, None, opened, tuned=tuned),
-        lambda text: click.echo(text, err=True),
-    ):
-        timings.setdefault(timed.key, []).append(timed)
+    with signals.Stop("round") as stop:
+        timings = timed(
+            tune(
+                lambda tuned: build_engine(loaded, registry, model, None, opened, tuned=tuned),
+                lambda text: click.echo(text, err=True),
+                lambda: stop.requested,
+            )
+        )
     winners = {key: min(options, key=lambda t: t.seconds).choice for key, options in timings.items()}
     rows = [row for key, options in timings.items() for row in rows_of(key, options, winners[key])]
     if as_json:
         emit_json({"chip": opened.describe(), "candidates": rows})
     else:
         show(rows)
-    if not timings:
+    if not timings and not stop.requested:
         raise UsageError("nothing to tune: every op of this config has one candidate on this device")
-    if not dry_run:
+    if winners and not dry_run:
         save(opened, winners)
     if write_defaults is not None:
         write(write_defaults, measured(opened, timings))
+    if stop.requested:
+        raise click.exceptions.Exit(stop.exit_code)
+
+
+def timed(candidates: Iterator[Timed]) -> dict[str, list[Timed]]:
+    """Key -> its timed candidates."""
+    timings: dict[str, list[Timed]] = {}
+    for one in candidates:
+        timings.setdefault(one.key, []).append(one)
+    return timings
 
 
 def save(device: Device, winners: dict[str, Any]) -> None:

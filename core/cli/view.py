@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 import click
 
 from core.cli.show import emit_json, json_option, plugin_option
+from core.dtypes import NARROW
 from core.errors import UsageError
+from core.words import human
 
 if TYPE_CHECKING:
     from core.view.subject import Subject, ViewOptions
 
 PAGE = "view.html"
-DTYPES, DIRECTIONS = ("f32", "bf16"), ("forward", "backward", "both")
+DTYPES, DIRECTIONS = ("f32", *NARROW), ("forward", "backward", "both")
 
 
 @click.command("view")
@@ -27,7 +29,7 @@ DTYPES, DIRECTIONS = ("f32", "bf16"), ("forward", "backward", "both")
 @click.option("--no-open", is_flag=True, help="Only write the page.")
 @click.option("--lens", default="", metavar="NAME", help="One view alone; without --out, as lines in the terminal.")
 @click.option("--node", default="", metavar="NAME", help="The node in front.")
-@click.option("--text", type=click.Path(path_type=Path), metavar="FILE", help="Text to show besides the batch.")
+@click.option("--text", type=click.Path(path_type=Path), metavar="FILE", help="Text to show in addition to the batch.")
 @click.option("--kernel", "kernels", multiple=True, metavar="OP.VARIANT", help="A kernel's launch; no run is needed.")
 @click.option("--shape", multiple=True, metavar="NAME=SIZES", help="Of --kernel: an input's shape or an attr.")
 @click.option("--dtype", type=click.Choice(DTYPES), help="Of --kernel.  [default: the variant's first]")
@@ -40,7 +42,7 @@ DTYPES, DIRECTIONS = ("f32", "bf16"), ("forward", "backward", "both")
 @click.option("--no-text", is_flag=True, help="Leave out batches, samples and tokens.")
 @click.option("--device", default="", metavar="NAME", help="Device of the step's replay.  [default: the run's]")
 @click.option(
-    "--unfused", is_flag=True, help="Run each node by itself: all its tensors, with numbers close to the run's."
+    "--unfused", is_flag=True, help="Run each node separately: all its tensors, with numbers close to the run's."
 )
 @click.option("--yes", is_flag=True, help="Replay a step that takes more than a minute.")
 @click.option("--measure", is_flag=True, help="Time each node, even if that takes long.")
@@ -95,7 +97,7 @@ def command(
             click.echo("\n".join(one.lines()))
         return
     path = view(subject, out or default_page(subject), lens=lens, plain=plain)
-    click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    click.echo(f"{path}: {human(path.stat().st_size)}")
     if not no_open and not (has_display() and webbrowser.open(path.resolve().as_uri())):
         click.echo("no browser was opened: open the file in one", err=True)
 
@@ -119,7 +121,7 @@ def has_display() -> bool:
 def subject_of(
     names: tuple[str, ...], options: ViewOptions, device: str, plugins: tuple[str, ...], unfused: bool = False
 ) -> Subject:
-    """The runs, or none where a kernel alone is looked at. Raises UsageError."""
+    """The runs, or none for a page of a kernel alone. Raises UsageError."""
     from core.train.run_names import find_run
     from core.view.run_record import RunRecord
     from core.view.subject import Subject

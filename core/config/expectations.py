@@ -14,7 +14,7 @@ from core.errors import did_you_mean
 
 
 def expected(annotated: Any) -> str:
-    """A type in words: `a whole number >= 1`."""
+    """A type as text: `a whole number >= 1`."""
     info, extra, _ = type_info(annotated)
     if "expected" in extra:
         return str(extra["expected"])

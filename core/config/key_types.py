@@ -31,6 +31,12 @@ class Key:
         return self.info.cls if isinstance(self.info, inspect.StructType) else None
 
     @property
+    def items(self) -> type[Table] | None:
+        """The class of each table, when this key holds a list of tables."""
+        inner = self.info.item_type if isinstance(self.info, inspect.ListType) else None
+        return inner.cls if isinstance(inner, inspect.StructType) else None
+
+    @property
     def is_table(self) -> bool:
         return isinstance(self.info, inspect.StructType | inspect.DictType)
 
@@ -74,7 +80,7 @@ def keys(table: type[Table]) -> dict[str, Key]:
 
 
 def rest(table: type[Table]) -> Key | None:
-    """The key that takes what no other key of the table does."""
+    """The key that takes all keys that no other of the table does."""
     return next((k for k in keys(table).values() if k.extra.get("rest")), None)
 
 

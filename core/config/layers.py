@@ -21,7 +21,7 @@ LARGEST = 1 << 20  # bytes: a config beyond this is some other file, perhaps a c
 
 @dataclass(frozen=True)
 class Source:
-    """One file as read: its path, how messages show it, its text, and what it says."""
+    """One file as read: its path, its name in messages, its text, and its contents."""
 
     path: Path
     shown: str
@@ -46,7 +46,7 @@ def find_config(name: str | Path) -> tuple[Path, str]:
 
 
 def read_source(path: Path, text: str | None = None) -> Source:
-    """A TOML file; text: what it holds, if it was read."""
+    """A TOML file; text: its contents, if it was read."""
     text = read_text(path) if text is None else text
     return Source(path, show_path(path), text, parse_toml(text, show_path(path)))
 
@@ -87,7 +87,7 @@ def read_toml(path: Path) -> Document:
 
 
 def read_chain(path: Path) -> tuple[list[Source], list[str]]:
-    """A config and what it extends, the base first; and problems of the chain itself."""
+    """A config and its bases, the base first; and problems of the chain itself."""
     chain: list[Source] = []  # the top first
     while True:
         source = read_source(path)

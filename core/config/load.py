@@ -23,7 +23,7 @@ from core.config.validate import (
     to_document,
     to_struct,
 )
-from core.devices import RESIDENT, DeviceKind, choose
+from core.devices import AUTO, RESIDENT, DeviceKind, choose
 from core.errors import UsageError, did_you_mean, raise_all
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class RunConfig(Schema, frozen=True, kw_only=True):
     """A run config in its resolved form: the tables of the schema as typed attributes, and where they came from.
 
-    path: the file. source: its text as read. files: it and what it extends, the base first. device: what it was
+    path: the file. source: its text as read. files: it and its bases, the base first. device: the one that it was
     resolved for. notes: messages for the user (a shipped config was used, `[on.cpu]` was folded in).
     origins: dotted key -> place.
     """
@@ -57,7 +57,7 @@ class RunConfig(Schema, frozen=True, kw_only=True):
     def where(self, key: str) -> str:
         """The place of a dotted key for a message: `configs/tiny.toml [train] steps`, `--set train.steps=3`.
 
-        A key that no file sets is placed where it would stand, as a default. Keys may be globs: `nodes.h.*.fc`.
+        A key that no file sets has the place of a default. Keys may be globs: `nodes.h.*.fc`.
         """
         if key in self.origins:
             return self.origins[key]
@@ -75,8 +75,8 @@ def load_config(
 
     devices: those that there are, by name.
 
-    Raises UsageError listing every problem of all its files and overrides, each with file, table, key, what was
-    expected and what came; syntax errors with file, line and column.
+    Raises UsageError listing every problem of all its files and overrides, each with file, table, key, the
+    expected and the actual value; syntax errors with file, line and column.
     """
     kind = choose(device, devices)
     device = kind.name
@@ -154,7 +154,7 @@ class Merged:
         merge(self.document, own, (), lambda path: self.record(path, where(path)))
 
     def record(self, path: Keys, place: str) -> None:
-        """Note where a key's value comes from; what stood below it is gone."""
+        """Note the origin of a key's value; keys below it lose theirs."""
         name = ".".join(path)
         for old in [o for o in self.origins if o.startswith(name + ".")]:
             del self.origins[old]
@@ -186,7 +186,7 @@ class Merged:
         self.notes.append(f"{shown} [on.{device}] is folded in: {settings}")
 
     def fold_overrides(self, overrides: Sequence[Override], device: str) -> None:
-        """Lay all `--set` over the document as one layer: an optimizer's name and options may come in any order."""
+        """Lay all `--set` over the document as one layer: an optimizer's name and options may have any order."""
         layer: Document = {}
         places: dict[Keys, str] = {}
         for override in overrides:
@@ -227,20 +227,23 @@ def leaves(document: Document, path: Keys = ()) -> list[tuple[Keys, Any]]:
 def impossible(config: RunConfig, legal: Sequence[str]) -> list[str]:
     """Values that are right one by one and cannot be together. legal: the precisions of the device."""
     problems: list[str] = []
-    if config.precision not in legal:
+    if config.precision not in (*legal, AUTO):
         problems.append(
             f"{config.where('precision')}: expected one of {', '.join(legal)} on {config.device}, got "
             f'"{config.precision}"; --set precision={legal[0]}, or [on.{config.device}] in the file, changes it there'
         )
+    if 0 < config.train.loss_scale < 1:
+        problems.append(f"{config.where('train.loss_scale')}: expected 0 or at least 1, got {config.train.loss_scale}")
     for name in ("B", "T"):
         size = config.dims.get(name, 1)
-        if not isinstance(size, str) and (isinstance(size, float) or size < 1):
+        if not isinstance(size, str) and (not isinstance(size, int) or size < 1):
             problems.append(f"{config.where(f'dims.{name}')}: expected a whole number >= 1, got {size}")
     if config.train.val_every and not config.data.val:
         problems.append(
-            f"{config.where('train.val_every')}: expected [data] val to say what to validate on, got none; "
-            "give it, or val_every = 0"
+            f"{config.where('train.val_every')}: expected [data] val with sources, got none; set it, or val_every = 0"
         )
+    if config.train.early_stop and not config.train.val_every:
+        problems.append(f"{config.where('train.early_stop')}: expected val_every > 0: the run never validates")
     B, T = config.dims.get("B"), config.dims.get("T")
     if not problems and isinstance(B, int) and isinstance(T, int):  # else the model settles them: checked then
         try:

@@ -1,4 +1,4 @@
-"""Checks the options of an optimizer or schedule against its declaration.
+"""Checks the options of an optimizer or schedule by its declaration.
 
 The config cannot do it while it loads, since it knows no optimizer. The caller has looked it up in the registry.
 """
@@ -24,11 +24,11 @@ def check_options(
 ) -> dict[str, Any]:
     """All options by name: those of `table` over the defaults in `options`.
 
-    table: what the config gives. options: name -> default; a bare type (`float`) is required; a tuple of strings
-    lists the choices, its first the default; a tuple or list of numbers takes a list of as many. An int stands
-    for a float. where: the table, `configs/tiny.toml [optimizer]`, or a function from an option's name to its
-    place. beside: keys of the same table that are no options. Numbers must be finite, and not negative unless the
-    default is. below: name -> what each of its numbers must be less than.
+    table: the config's values. options: name -> default; a bare type (`float`) is required; a tuple of strings
+    lists the choices, its first the default; a tuple or list of numbers takes a list of as many, a list of strings one
+    or any number of them. An int stands for a float. where: the table, `configs/tiny.toml [optimizer]`, or a function
+    from an option's name to its place. beside: keys of the same table that are no options. Numbers must be finite, and
+    not negative unless the default is. below: name -> exclusive upper bound of its numbers.
 
     Raises UsageError that lists every problem: unknown (with the nearest name), missing, or of a wrong type.
     """
@@ -55,7 +55,7 @@ def check_options(
 
 
 def check_below(value: Any, bound: float) -> None:
-    """ValueError, with what was expected, unless each number is below `bound`."""
+    """ValueError, with the expectation, unless each number is below `bound`."""
     numbers = value if isinstance(value, tuple | list) else [value]
     if any(isinstance(n, int | float) and n >= bound for n in numbers):
         raise ValueError(("numbers" if numbers is value else "a number") + f" >= 0 and below {bound:g}")
@@ -70,11 +70,16 @@ def is_choice(default: Any) -> bool:
 
 
 def settle(value: Any, default: Any) -> Any:
-    """`value` in the type of `default`. Raises ValueError that says what was expected."""
+    """`value` in the type of `default`. Raises ValueError with the expectation."""
     if is_choice(default):
         if value not in default:
             raise ValueError("one of " + ", ".join(f'"{c}"' for c in default))
         return value
+    if isinstance(default, list) and all(isinstance(item, str) for item in default):
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("a string or a list of strings")
+        return names
     if isinstance(default, tuple | list):
         if not isinstance(value, list | tuple) or len(value) != len(default):
             raise ValueError(f"a list of {len(default)} numbers")

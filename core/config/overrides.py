@@ -1,4 +1,4 @@
-"""`--set KEY=VALUE`: the TOML document that each override stands for."""
+"""`--set KEY=VALUE`: the TOML document of each override."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from core.config.spelling import Keys, show
 
 @dataclass(frozen=True)
 class Override:
-    """One `--set KEY=VALUE`: the document that it stands for."""
+    """One `--set KEY=VALUE`: its document."""
 
     shown: str
     path: Keys
@@ -36,7 +36,7 @@ def parse_override(text: str) -> Override | str:
         return f"{shown}: expected KEY=VALUE, as in train.steps=10"
     path = split_keys(left.strip())
     if path is None:
-        return f"{shown}: {show(left)} is no dotted key, as in train.steps"
+        return f"{shown}: {show(left)} is not a dotted key, as in train.steps"
     if path[0] == "extends":
         return f"{shown}: extends is for files; give the other config instead"
     try:

@@ -8,7 +8,7 @@ import sys
 from core import variables
 from core.config.expectations import expected
 from core.config.key_types import keys, rest
-from core.config.schema import ConfigFile, Schema, Table
+from core.config.schema import ConfigFile, GroupTable, ReferenceTable, Schema, Table
 from core.config.spelling import show
 from core.devices import RESIDENT
 
@@ -54,7 +54,51 @@ The run's folder has the results: `config.source.toml` is the file, `config.reso
 `tokens_per_step` must be a multiple of B * T (times the number of ranks). An optimizer step has
 `tokens_per_step / (B * T * ranks)` micro-steps. The error for another number has the nearest legal ones.
 
+## Groups of parameters
+
+```toml
+[[optimizer.groups]]
+match = ["wte.*", "wpe.*"]
+lr = 3e-3           # the peak of these parameters; the schedule applies to it as to optimizer.lr
+weight_decay = 0.0
+[[optimizer.groups]]
+match = ["*.bias"]
+lr = 1e-4
+```
+
+| key | type | default | meaning |
+|---|---|---|---|
+{groups}
+Of several groups that match a parameter, the last that has a key decides it. A glob without a parameter that trains is
+an error. The run prints each group with its number of parameters; `clip` is over the gradients of all.
+
+## Frozen weights under a prefix
+
+```toml
+weights = "gpt2"
+[[reference]]
+weights = "gpt2"
+prefix = "ref."
+```
+
+| key | type | default | meaning |
+|---|---|---|---|
+{references}
+The parameters under the prefix are those of another model, such as the reference model of DPO: `ref.wte.weight` is its
+`wte.weight`. They never train. Names and shapes must be exactly those of the model at the path.
+
 ## Precision
+
+`precision` is the dtype of weights and activations: f32, bf16, fp16 or f64. `"auto"` takes the best of the device: bf16
+where its tensor cores have it (compute capability 8.0 and later), fp16 on T4 and RTX 20 cards, else f32. Under bf16 and
+fp16, master weights, moments, statistics and parameter gradients are f32.
+
+fp16 has no number above 65,504 and none below 2^-24, so gradients are computed times a loss scale, which is in the
+control record on the device. `[train] loss_scale` is the first one; 0 takes the power of two by which the gradient of a
+token's loss is 4 to 8. Where a gradient overflows, the step is skipped and the scale halved; the step's line and
+metrics.jsonl print it, and count `overflows`. After `loss_scale_steps` steps in a row without an overflow the scale
+doubles. The update and `norm` are of gradients without the scale. Gradients that overflow at a scale of 1 end the run
+with exit code 5; a loss that is not finite does so at any scale.
 
 | device | precisions |
 |---|---|
@@ -87,7 +131,9 @@ def reference() -> str:
         elif key.entries is not None:
             parts += [f"\n## [{name}]\n\n{key.doc} Each is {expected(key.entries[1])}.\n"]
     precisions = [f"| {kind.name} | {', '.join(kind.precisions)} |\n" for kind in RESIDENT.values()]
-    return "".join([*parts, on_text(), "\n", AFTER, *precisions, NAMES, ENVIRONMENT.format(rows=variables.table())])
+    after = AFTER.replace("{groups}", rows(GroupTable).removeprefix(row_head()))
+    after = after.replace("{references}", rows(ReferenceTable).removeprefix(row_head()))
+    return "".join([*parts, on_text(), "\n", after, *precisions, NAMES, ENVIRONMENT.format(rows=variables.table())])
 
 
 def text_of(table: type[Table]) -> str:
@@ -104,7 +150,8 @@ def rows(table: type[Table]) -> str:
     for name, key in keys(table).items():
         if key.table is not None or (key.entries is not None and table is Schema) or key is rest(table):
             continue
-        default = "required" if key.required else f"`{show(key.default) if key.default != {} else '{}'}`"
+        shown = "{}" if key.default == {} else show(key.default)
+        default = "required" if key.required else "" if key.default is None else f"`{shown}`"
         lines.append(f"| `{name}` | {cell(expected(key.type))} | {default} | {cell(key.doc)} |\n")
     spare = rest(table)
     if spare is not None and spare.entries is not None:

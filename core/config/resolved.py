@@ -1,7 +1,7 @@
 """A run config together with the registry of its plugins: the first step of every verb that takes a config.
 
 A config names plugins, and a plugin may bring the device for which the config is resolved: so the plugins that its
-files name outside of `[on.DEVICE]` are loaded first, then the config is resolved, then what `[on.DEVICE]` adds to them.
+files name outside of `[on.DEVICE]` are loaded first, then the config is resolved, then the plugins of `[on.DEVICE]`.
 """
 
 from __future__ import annotations
@@ -18,23 +18,30 @@ from core.registry import Registry
 
 
 def resolve_config(
-    path: str | Path, *, overrides: Sequence[str] = (), device: str = AUTO, plugins: Sequence[str] = ()
+    path: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    device: str = AUTO,
+    plugins: Sequence[str] = (),
+    whole: bool = True,
 ) -> tuple[RunConfig, Registry]:
     """The config at `path` for `--device device`, and the registry with its plugins and those at the paths `plugins`.
 
+    whole: False leaves out parts that `Registry.complete` can bring later, such as other devices' variants.
     Raises UsageError for the config and an unknown device, BuildError for plugins.
     """
     load, disable = plugins_named(path, overrides)
-    registry = load_registry([*plugins, *load], disable=disable)
+    begins_on = "" if whole else device
+    registry = load_registry([*plugins, *load], disable=disable, device=begins_on)
     kind = registry.device(device)
     config = load_config(path, overrides=overrides, device=kind.name, devices=registry.devices)
     if (config.plugins.load, config.plugins.disable) != (load, disable):
-        registry = load_registry([*plugins, *config.plugins.load], disable=config.plugins.disable)
+        registry = load_registry([*plugins, *config.plugins.load], disable=config.plugins.disable, device=begins_on)
     return config, registry
 
 
 def plugins_named(path: str | Path, overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """[plugins] load and disable as the files and overrides say outside of `[on.DEVICE]`.
+    """[plugins] load and disable of the files and overrides, outside of `[on.DEVICE]`.
 
     Values of a wrong type count as absent: `load_config` reports them. Raises UsageError for a file that is absent.
     """

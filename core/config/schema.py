@@ -11,14 +11,25 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct, field
 
 Text = Annotated[str, Meta(min_length=1)]
-Texts = Annotated[list[Text], Meta(extra={"lone": True})]  # one string stands for a list of one
+Texts = Annotated[list[Text], Meta(extra={"lone": True})]  # one string is a list of one
 SomeTexts = Annotated[list[Text], Meta(min_length=1, extra={"lone": True})]
+BY_INPUT = dict[Text, Text | list[Text]]
+BY_INPUT_OR = "a string, a list of strings{}, or a table of them by input"
+Sources = Annotated[list[Text] | BY_INPUT, Meta(extra={"lone": True, "expected": BY_INPUT_OR.format("")})]
+SomeSources = Annotated[
+    Annotated[list[Text], Meta(min_length=1)] | BY_INPUT,
+    Meta(extra={"lone": True, "expected": BY_INPUT_OR.format(" that is not empty")}),
+]
 Every = Annotated[int, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=1)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", extra={"expected": "a name of letters, digits and _"})]
 Size = Annotated[
     Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0)] | Text,
     Meta(extra={"expected": "a number >= 0 or arithmetic over the dims"}),
+]
+Sizes = Annotated[
+    Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0)] | Text | Annotated[list[Size], Meta(min_length=1)],
+    Meta(extra={"expected": "a number >= 0, arithmetic over the dims, or a list of these"}),
 ]
 Scalar = bool | int | float | str
 Option = Annotated[
@@ -35,18 +46,35 @@ class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of all tables."""
 
 
+class ReferenceTable(Table, frozen=True, kw_only=True):
+    """A second set of weights, which does not train."""
+
+    weights: Annotated[Text, Meta(description="A path of [interop.md](interop.md#paths-and-formats).")]
+    prefix: Annotated[Text, Meta(description="The start of its parameters' names in the run's model: `\"ref.\"`.")]
+
+
 class DataTable(Table, frozen=True, kw_only=True):
     """Training and validation data ([data.md](data.md)). Paths may be globs, relative to the current directory."""
 
     train: Annotated[
-        SomeTexts, Meta(description='`"builtin"` (text installed with Python), token shards, text files, folders.')
+        SomeSources, Meta(description="Names of sources ([data.md](data.md#sources)), or a table of them by input.")
     ] = field(default_factory=lambda: ["builtin"])
-    val: Annotated[Texts, Meta(description="Sources of validation data; `[]` is none.")] = field(default_factory=list)
+    val: Annotated[Sources, Meta(description="Sources of validation data; `[]` is none.")] = field(default_factory=list)
+    mix: Annotated[
+        dict[Text, Annotated[float, Meta(gt=0)]], Meta(description="Weights of a mix, by the names in `train`.")
+    ] = field(default_factory=dict)
+    layout: Annotated[
+        Literal["stream", "packed", "rows"],
+        Meta(description="Rows of documents cut at T, of several whole ones, or of one ([data.md](data.md#layouts))."),
+    ] = "stream"
     tokenizer: Annotated[
         SomeTexts, Meta(description="Tokenizers in order of preference; the first available one is used and recorded.")
     ] = field(default_factory=lambda: ["gpt2", "bpe"])
     field: Annotated[
-        str, Meta(description='The field with the text in each line of a `.jsonl`; with `""` such files are refused.')
+        str, Meta(description='The field with the text in `.jsonl` and `.parquet`; with `""` such files are refused.')
+    ] = ""
+    messages: Annotated[
+        str, Meta(description="The field with a conversation, whose loss counts the assistant's turns alone.")
     ] = ""
     separator: Annotated[
         str,
@@ -95,10 +123,21 @@ class TrainTable(Table, frozen=True, kw_only=True):
             "`RUN/BEST` names it. `checkpoint_every = 0` disables it."
         ),
     ] = True
+    best: Annotated[
+        str,
+        Meta(
+            description="The validation loss that `best` goes by: a key of the model's `[loss]`, without its weight; "
+            '`""` is the weighted sum of all.'
+        ),
+    ] = ""
     keep_last: Annotated[Count, Meta(description="Number of newest checkpoints to keep, in addition to the best.")] = 2
     keep_every: Annotated[
         Every,
         Meta(description="Checkpoints at multiples of this number are kept permanently, in addition to `keep_last`."),
+    ] = 0
+    early_stop: Annotated[
+        Every,
+        Meta(description="End the run after this number of validations in a row without a new best; 0 disables it."),
     ] = 0
     save_errors: Annotated[
         Literal["stop", "continue"],
@@ -121,6 +160,10 @@ class TrainTable(Table, frozen=True, kw_only=True):
         Texts,
         Meta(description="Globs of frozen parameters; `*` matches dots too. Each glob must match."),
     ] = field(default_factory=list)
+    only: Annotated[
+        Texts,
+        Meta(description='Globs of the parameters that train, all others are frozen; `[]`: all. `["*.lora_*"]`.'),
+    ] = field(default_factory=list)
     recompute: Annotated[
         Texts, Meta(description="Ops whose saved tensors backward recomputes (activation checkpointing).")
     ] = field(default_factory=list)
@@ -128,6 +171,11 @@ class TrainTable(Table, frozen=True, kw_only=True):
         bool,
         Meta(description="Permit TF32 (10 bits of mantissa) on tensor cores for matrix products in f32."),
     ] = False
+    loss_scale: Annotated[
+        float,
+        Meta(ge=0, description="First loss scale of fp16; 0: by the tokens of a step ([Precision](#precision))."),
+    ] = 0.0
+    loss_scale_steps: Annotated[Count, Meta(description="Steps without an overflow after which it doubles.")] = 2000
     shard: Annotated[
         bool,
         Meta(
@@ -194,12 +242,37 @@ class DetectTable(Table, frozen=True, kw_only=True):
     ] = 200
 
 
+class GroupTable(Table, frozen=True, kw_only=True):
+    """Parameters with a learning rate or a weight decay of their own."""
+
+    match: Annotated[SomeTexts, Meta(description="Globs of parameters; `*` matches dots too. Each glob must match.")]
+    lr: Annotated[
+        Annotated[float, Meta(gt=0)] | None,
+        Meta(description="Peak learning rate, in place of the optimizer's.", extra={"expected": "a number > 0"}),
+    ] = None
+    weight_decay: Annotated[
+        Annotated[float, Meta(ge=0)] | None,
+        Meta(
+            description="Weight decay, in place of the optimizer's; also of parameters whose op declares none.",
+            extra={"expected": "a number >= 0"},
+        ),
+    ] = None
+
+
 class OptimizerTable(Table, frozen=True, kw_only=True):
     """The optimizer. All other keys are options of the optimizer, which validates them."""
 
     name: Annotated[Text, Meta(description="A registered optimizer.")]
     lr: Annotated[float, Meta(gt=0, description="Peak learning rate.")]
     clip: Annotated[float, Meta(ge=0, description="Maximum global norm of the gradients; 0 disables clipping.")] = 1.0
+    groups: Annotated[
+        list[GroupTable],
+        Meta(
+            description="Tables `[[optimizer.groups]]`: [parameters](#groups-of-parameters) with a learning rate or "
+            "weight decay of their own.",
+            extra={"expected": "a list of tables"},
+        ),
+    ] = field(default_factory=list)
     options: Annotated[dict[str, Option], Meta(description="Options of the optimizer.", extra=REST)] = field(
         default_factory=dict
     )
@@ -232,6 +305,13 @@ class PluginsTable(Table, frozen=True, kw_only=True):
         default_factory=list
     )
     disable: Annotated[Texts, Meta(description="Names of plugins to disable.")] = field(default_factory=list)
+    options: Annotated[
+        dict[str, dict[str, Option]],
+        Meta(
+            description="`[plugins.NAME]`: options of a plugin, which validates them.",
+            extra={**REST, "expected": "a table of the plugin's options"},
+        ),
+    ] = field(default_factory=dict)
 
 
 class Schema(Table, frozen=True, kw_only=True):
@@ -239,7 +319,7 @@ class Schema(Table, frozen=True, kw_only=True):
 
     model: Annotated[Text, Meta(description="A name from `core models`, or the path of a model TOML.")]
     precision: Annotated[
-        Literal["f32", "bf16", "f64"],
+        Literal["f32", "bf16", "fp16", "f64", "auto"],
         Meta(description="Dtype of weights and activations: [Precision](#precision)."),
     ] = "f32"
     executor: Annotated[
@@ -250,10 +330,25 @@ class Schema(Table, frozen=True, kw_only=True):
         str,
         Meta(description='Initial weights: a path of [interop.md](interop.md#paths-and-formats); `""`: random ones.'),
     ] = ""
+    new: Annotated[
+        Texts,
+        Meta(
+            description="Globs of parameters that `weights` may lack: they start fresh, by the model's own init. Any "
+            "other one that is missing is an error."
+        ),
+    ] = field(default_factory=list)
+    reference: Annotated[
+        list[ReferenceTable],
+        Meta(
+            description="Tables `[[reference]]`: [frozen weights](#frozen-weights-under-a-prefix) of the parameters "
+            "under a prefix.",
+            extra={"expected": "a list of tables"},
+        ),
+    ] = field(default_factory=list)
     seed: Annotated[int, Meta(ge=0, description="Seed of initial weights, order of the data, dropout and samples.")] = (
         1337
     )
-    dims: Annotated[dict[Name, Size], Meta(description="Overrides of the model's dims, by name: B, T and others.")] = (
+    dims: Annotated[dict[Name, Sizes], Meta(description="Overrides of the model's dims, by name: B, T and others.")] = (
         field(default_factory=dict)
     )
     data: DataTable = field(default_factory=DataTable)
@@ -287,7 +382,7 @@ class DeviceTables(Table, frozen=True, kw_only=True):
 
 
 class ConfigFile(Schema, frozen=True, kw_only=True):
-    """A file: the schema, what it extends, and what holds on one device."""
+    """A file: the schema, its base, and tables for one device."""
 
     extends: Annotated[
         str,
@@ -296,7 +391,7 @@ class ConfigFile(Schema, frozen=True, kw_only=True):
     on: DeviceTables
 
 
-# Tables whose `name` says what their other keys mean: another name makes the old options meaningless.
+# Tables whose `name` defines the meaning of their other keys: another name makes the old options meaningless.
 NAMED: dict[str, type[Table]] = {"optimizer": OptimizerTable, "schedule": ScheduleTable}
 
 Document = dict[str, Any]

@@ -1,4 +1,4 @@
-"""Configs that come with the project, in a checkout and in a wheel alike, and what `extends` may name."""
+"""Configs of the project, in a checkout and in a wheel, and the legal values of `extends`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def shipped_folders() -> list[Path]:
 
 
 def shipped_configs() -> dict[str, Path]:
-    """The configs that come with the project, by stem."""
+    """The configs of the project, by stem."""
     return {path.stem: path for folder in shipped_folders() for path in sorted(folder.glob("*.toml"))}
 
 
@@ -32,9 +32,11 @@ def find_shipped(name: str) -> tuple[Path, str]:
     if path_shipped is not None:
         return path_shipped, f"no file {show(name)} here: the shipped {show_path(path_shipped)} is used"
     problem = "is a folder, not a config" if os.path.isdir(name) else "does not exist"
+    inside = ", ".join(show_path(path) for path in sorted(Path(name).glob("*.toml"))[:3]) if os.path.isdir(name) else ""
     raise UsageError(
         f"config {show(name)} {problem}{did_you_mean(Path(name).stem, shipped_configs())}",
-        hint=f"give the path of a TOML file, or a shipped config: {', '.join(shipped_configs())}",
+        hint=f"give the path of a TOML file{f' ({inside})' if inside else ''}, "
+        f"or a shipped config: {', '.join(shipped_configs())}",
     )
 
 

@@ -16,7 +16,7 @@ LONGEST = 60  # characters of a value in a message
 
 
 def show(value: Any) -> str:
-    """A value as it would stand in TOML, shortened."""
+    """A value as TOML writes it, shortened."""
     match value:
         case bool():
             text = "true" if value else "false"

@@ -8,7 +8,7 @@ import tomli
 
 from core.errors import UsageError
 
-AT = re.compile(r"\s*\(at line (\d+), column (\d+)\)$")  # behind the parser's message
+AT = re.compile(r"\s*\(at line (\d+), column (\d+)\)$")  # after the parser's message
 
 
 def not_utf8(data: bytes, error: UnicodeDecodeError, shown: str) -> UsageError:

@@ -1,4 +1,4 @@
-"""Checks a TOML document against the schema, key by key, and collects every problem instead of the first.
+"""Checks a TOML document by the schema, key by key, and collects every problem instead of the first.
 
 A problem is one line: file, table, key; the expected type or values; the actual value; the nearest known name.
 """
@@ -57,6 +57,11 @@ def check_key(value: Any, key: Key, path: Keys, where: Where) -> Iterator[str]:
         for name, item in value.items():
             yield from check_value(name, names, (*path, name), where)
             yield from check_value(item, values, (*path, name), where)
+    elif key.items is not None and isinstance(value, list):
+        for number, item in enumerate(value, 1):
+            inner = (*path, str(number))
+            problems = list(check_table(item, key.items, inner, where))
+            yield from problems or check_complete(item, key.items, inner, where)
     else:
         yield from check_value(value, key.type, path, where)
 
@@ -78,7 +83,7 @@ def check_value(value: Any, annotated: Any, path: Keys, where: Where) -> Iterato
 
 
 def as_list(value: Any, annotated: Any) -> Any:
-    """A list of one where the schema lets one string stand for it."""
+    """A list of one where the schema permits one string for it."""
     return [value] if type_info(annotated)[1].get("lone") and isinstance(value, str) else value
 
 
@@ -125,6 +130,8 @@ def to_struct(document: Document, table: type[Table]) -> dict[str, Any]:
             shaped[spare.name][name] = item
         elif key.table is not None:
             shaped[name] = to_struct(item, key.table)
+        elif key.items is not None:
+            shaped[name] = [to_struct(one, key.items) for one in item]
         else:
             shaped[name] = as_list(item, key.type)
     for name, key in keys(table).items():
@@ -140,6 +147,8 @@ def to_document(settings: Table, table: type[Table]) -> Document:
         value = getattr(settings, name)
         if key.table is not None:
             value = to_document(value, key.table)
+        elif key.items is not None:
+            value = [{n: v for n, v in to_document(one, key.items).items() if v is not None} for one in value]
         if key.extra.get("rest"):
             document.update(msgspec.to_builtins(value))
         else:

@@ -67,10 +67,9 @@ def text_to_shards(
     stem = _stem(out, name, split)
     notes: list[str] = []
     inputs = resolve(sources, split, "data prepare", notes, reading, readers)
-    if inputs.shards:
-        raise UsageError(
-            f"{inputs.shards[0].path}: expected text, this is a token shard already", hint="use it as it is"
-        )
+    if inputs.shards or inputs.arrays:
+        kind = "a token shard already" if inputs.shards else "an array"
+        raise UsageError(f"{sources[0]}: expected text, this is {kind}", hint="use it as it is")
     recorded = out / "tokenizer.json"
     specs = list(tokenizer) or ([f"bpe:{recorded}"] if recorded.exists() else ["gpt2", "bpe"])
     choice = choose_tokenizer(

@@ -1,4 +1,4 @@
-"""Differences between the data of two runs, by what `TokenSource.describe` recorded."""
+"""Differences between the data of two runs, by the records of `TokenSource.describe`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ def diff_description(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]
     file."""
     name = now["name"]
     lines = [
-        f"{name}: {key} was {recorded.get(key)}, is {now[key]}"
-        for key in ("seed", "T", "tokens", "sequences")
-        if recorded.get(key) != now[key]
+        f"{name}: {key} was {recorded.get(key)}, is {now.get(key)}"
+        for key in ("seed", "T", "tokens", "sequences", "layout", "quotas", "members")
+        if recorded.get(key) != now.get(key)
     ]
     before, after = recorded.get("files", []), now["files"]
     for i in range(max(len(before), len(after))):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from core.data.magics import FILES
-from core.errors import DataError
+from core.errors import DataError, UsageError, did_you_mean
 
 AGAIN = "fetch or write it again"
 
@@ -17,7 +17,7 @@ AGAIN = "fetch or write it again"
 def no_shard(
     path: Path, status: os.stat_result, size_of_header: int, header: tuple[int, int, int], formats: Sequence[Any]
 ) -> DataError:
-    """The error for a path. header: magic number, version and count in it; formats: what a shard may be."""
+    """The error for a path. header: magic number, version and count in it; formats: those of shards."""
     if stat.S_ISDIR(status.st_mode):
         return DataError(
             f"{path}: expected a token shard, got a folder", hint=f'write "{path}/*.bin" for the shards in it'
@@ -47,7 +47,7 @@ def no_shard(
         return DataError(f"{path}: the shard has zero tokens", hint="leave it out, or write it again")
     problem = "truncated" if size < expected else "too long"
     return DataError(
-        f"{path}: {problem}: the header says {stated % 2**32:,} tokens, so expected {expected:,} bytes, got {size:,}",
+        f"{path}: {problem}: its header has {stated % 2**32:,} tokens, so expected {expected:,} bytes, got {size:,}",
         hint=AGAIN,
     )
 
@@ -84,6 +84,17 @@ def too_few(name: str, tokens: int, needed: int, batch: tuple[int, int] | None) 
         f"{name}: expected at least {needed:,} tokens{why}, got {tokens:,}",
         hint="name more data, or lower B or T in [dims]",
     )
+
+
+def wrong_weights(where: str, weights: Mapping[str, float], names: Sequence[str]) -> UsageError:
+    """The error for weights of other names than those of the training data."""
+    spare, missing = ([n for n in own if n not in other] for own, other in ((weights, names), (names, weights)))
+    if spare:
+        return UsageError(
+            f'{where}: "{spare[0]}" is not a name of [data] train{did_you_mean(spare[0], names)}',
+            hint="a weight has its name exactly as the list has it",
+        )
+    return UsageError(f'{where}: "{missing[0]}" has no weight', hint="give each name of [data] train one, or none")
 
 
 def no_sequence(name: str, T: int) -> DataError:

@@ -21,7 +21,7 @@ from core.errors import DataError, UsageError, raise_all
 from core.outside import open_file, way_out
 
 BUILTIN = "builtin"
-LONGEST_NAME = 255  # bytes: what file systems allow
+LONGEST_NAME = 255  # bytes: the limit of file systems
 HEAD = 256  # bytes of a file that a reader looks at
 Readers = Mapping[str, DataReader]
 
@@ -34,9 +34,9 @@ def resolve(
     reading: Reading = WHOLE,
     readers: Readers | None = None,
 ) -> Inputs:
-    """Names to pieces of tokens, checked when they are found, and documents, read as `reading` says.
+    """Names to pieces of tokens, checked when they are found, and documents, read by `reading`.
 
-    readers: a registry's, by name; None stands for the core's own. UsageError for a name that matches nothing,
+    readers: a registry's, by name; None for the core's own. UsageError for a name that matches nothing,
     DataError with every damaged source.
     """
     if not items:
@@ -51,8 +51,11 @@ def resolve(
                 _add(inputs, picked, source, part, notes, reading)
             elif path.resolve() in inputs.files:
                 continue
-            elif (reader := picked or _reader_of(path, by_name)) is None:
-                _add_folder(inputs, path, part, notes, reading, by_name)
+            elif (reader := picked or reader_of(path, by_name)) is None:
+                from core.data.folders import files_of
+
+                for file, own in files_of(path, partial(reader_of, readers=by_name)):
+                    _add(inputs, own, str(file), part, notes, reading)
             else:
                 _add(inputs, reader, source, part, notes, reading)
         except DataError as error:
@@ -76,7 +79,7 @@ def _sources(items: Sequence[str], where: str, readers: Readers) -> Iterator[tup
             yield from ((str(path), None) for path in expand(item, where))
 
 
-def _reader_of(path: Path, readers: Readers) -> DataReader | None:
+def reader_of(path: Path, readers: Readers) -> DataReader | None:
     """The reader of a file: a plugin's before the core's own, which end with plain text. None for a folder."""
     head = b""
     if path.is_file():
@@ -95,26 +98,8 @@ def _add(inputs: Inputs, reader: DataReader, source: str, part: str, notes: list
         inputs.files.add(Path(source).resolve())
 
 
-def _add_folder(inputs: Inputs, folder: Path, part: str, notes: list[str], reading: Reading, readers: Readers) -> None:
-    """All files of a folder. DataError for none, and for files that are to be named themselves."""
-    from core.data.text_files import folder_files
-
-    pairs = [(file, _reader_of(file, readers)) for file in folder_files(folder)]
-    if not pairs:
-        raise DataError(f"{folder}: the folder holds no files", hint="name a folder with text files")
-    for file, reader in pairs:
-        if reader is not None and not reader.in_folders:
-            raise DataError(
-                f"{folder}: expected a folder of text, it holds {reader.kind} such as {file.name}",
-                hint=f'write "{folder}/*{file.suffix}"',
-            )
-    for file, reader in pairs:
-        if reader is not None:
-            _add(inputs, reader, str(file), part, notes, reading)
-
-
 def expand(item: str, where: str) -> list[Path]:
-    """The paths that a name or glob stands for, in the order of their names. UsageError if there are none."""
+    """The paths of a name or glob, in the order of their names. UsageError if there are none."""
     if "\0" in item:
         raise UsageError(f"{where}: expected a path, got {item!r} with a NUL in it", hint="remove it")
     path = Path(os.path.expanduser(item))  # unlike Path's own, it takes "~nobody" for a name

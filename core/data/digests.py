@@ -41,7 +41,7 @@ def mark_of(path: str | os.PathLike[str] | int) -> list[int]:
 
 
 def read_digests(path: Path) -> Digests:
-    """The digests of a file's contents, read now. OSError as it comes."""
+    """The digests of a file's contents, read now. OSError passes."""
     whole, blocks = hashlib.sha256(), []
     with named(path), open_file(path) as file:
         while block := file.read(BLOCK):
@@ -56,7 +56,7 @@ def block_digest(block: bytes | memoryview) -> str:
 
 
 def file_digests(path: Path) -> Digests:
-    """The digests of a file, remembered by its path, size, times and inode. OSError as it comes."""
+    """The digests of a file, remembered by its path, size, times and inode. OSError passes."""
     mark = mark_of(path)
     name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
     entry = cache_folder() / "digests" / f"{name}.json"

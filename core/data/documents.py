@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-Progress = Callable[[int, int, str], None]  # done, total, of what
+Progress = Callable[[int, int, str], None]  # done, total, activity
 
 
 @dataclass(frozen=True)
 class Document:
     """A text with a name. `blocks()` reads it from the start each time; `digest` is the sha256 of its bytes, and of how
-    they are read. each: every block is a document by itself, not a part of one."""
+    they are read. each: every block is a document, not a part of one."""
 
     name: str
     size: int  # bytes
@@ -23,12 +23,13 @@ class Document:
 
 @dataclass(frozen=True)
 class Reading:
-    """The layout of documents in files. field: of each line's object in a .jsonl, the one with the text. separator: the
-    text
-    between the documents of a text file; "": a file is one document."""
+    """The layout of documents in files. field: of each record of a .jsonl or .parquet, the one with the text; messages:
+    the one with a conversation, where there is one. separator: the text between the documents of a text file; "": a
+    file is one document."""
 
     field: str = ""
     separator: str = ""
+    messages: str = ""
 
 
 WHOLE = Reading()  # a file is a document

@@ -1,6 +1,6 @@
 """Files of the Hugging Face hub: fetched whole, resumed, hashed, and never written over a different file.
 
-huggingface_hub (the extra `hub`) lists the files with their sizes and hashes; the bytes come through
+huggingface_hub (the extra `hub`) lists the files with their sizes and hashes; the bytes are sent through
 core/download.py, because the library drops a partial download and waits minutes for a silent network. A file is
 downloaded to `.partial/` in the target folder, resumes where it stopped, and gets its name when its hash equals the
 hub's. The module knows no model and no run.
@@ -73,7 +73,7 @@ def fetch(collection: Collection, out: Path, progress: Progress | None = None) -
     """All files of a collection in `out`, each with the hub's hash; a file that is present and right is left as it is.
 
     Raises DataError within seconds where the network does not answer, for files here that differ, and for a disk
-    without room; UsageError without huggingface_hub. Nothing is deleted; what came so far is kept for the next time.
+    without room; UsageError without huggingface_hub. Nothing is deleted; a partial file is kept for the next time.
     """
     remotes = _describe(collection)
     missing = [remote for remote in remotes if not _is_here(out / remote.name, remote)]
@@ -91,7 +91,7 @@ def fetch(collection: Collection, out: Path, progress: Progress | None = None) -
     return [Fetched(out / remote.name, remote.size, remote in missing) for remote in remotes]
 
 
-# --- what there is ---------------------------------------------------------------------------------------------------
+# --- listings -------------------------------------------------------------------------------------------------------
 
 
 def _library() -> type[HfApi]:
@@ -212,7 +212,7 @@ def _download(remote: Remote, out: Path, progress: Progress | None) -> None:
     if part.hasher.hexdigest() != remote.hash:
         path.unlink()  # ours, and of no use: with it, every next attempt would fail as well
         raise DataError(
-            f"{remote.url}: the download has the hash {part.hasher.hexdigest()[:16]}..., the hub says "
+            f"{remote.url}: the download has the hash {part.hasher.hexdigest()[:16]}..., the hub has "
             f"{remote.hash[:16]}...; the download was removed",
             hint="run this again; if it happens again, a proxy between this machine and the hub may change files",
         )

@@ -14,5 +14,5 @@ FILES = {
     GPT2_SHARD: "a shard of tokens",
     20240522: "HellaSwag's questions",
     LLAMA3_SHARD: "a shard of tokens",
-}  # first number -> the file, in words
-DATES = range(20240000, 20250000)  # what llm.c has begun its files with, and may yet
+}  # first number -> the kind of file
+DATES = range(20240000, 20250000)  # first numbers of llm.c's files, future ones included

@@ -1,6 +1,6 @@
 """The tokenizer that a run's token shards were made with, and its place.
 
-The sidecar of a shard of ours names it; of another program's shard only the header's magic number is known. A tokenizer
+The sidecar of a shard of corelm names it; one of another program has only the header's magic number. A tokenizer
 that differs from the one in the config is refused; without its files a run only lacks samples.
 """
 
@@ -14,7 +14,7 @@ from core.data.shards import Shard, json_sidecar
 from core.data.tokenizer_sidecar import tokenizer_record
 from core.errors import DataError
 from core.tokenizers.kinds import own_kinds
-from core.tokenizers.preference import TokenizerChoice, choose_tokenizer, parse_spec, recorded_choice
+from core.tokenizers.preference import TokenizerChoice, TokenizerNeed, parse_spec, recorded_choice
 from core.tokenizers.recorded import load_tokenizer
 from core.tokenizers.tokenizer import Tokenizer
 from core.tokenizers.tokenizer_kind import Kinds, TokenizerRequest
@@ -26,37 +26,26 @@ def promised_hash(name: str, kinds: Kinds | None = None) -> str:
     return kind.hash if kind is not None else ""
 
 
-def choose_for_shards(
-    shards: Sequence[Shard],
-    beside: bool,
-    preference: list[str],
-    vocab: int | None,
-    recorded: Tokenizer | None,
-    where: str,
-    offline: bool,
-    notes: list[str],
-    why: str,
-    kinds: Kinds | None = None,
-) -> TokenizerChoice | None:
-    """A recorded tokenizer, else what the shards were made with; None, with a note, where it is not here.
+def choose_for_shards(need: TokenizerNeed, shards: Sequence[Shard], beside: bool) -> TokenizerChoice | None:
+    """A recorded tokenizer, else that of the shards; None, with a note, where it is not here.
 
-    beside: whether text is trained on besides, which needs a tokenizer. Raises DataError for another tokenizer than
+    beside: whether there is text to train on too, which needs a tokenizer. Raises DataError for another tokenizer than
     the shards' own.
     """
     record = shards_record(shards)
     if record is not None:
-        check_record(record, shards[0].path, recorded, preference, vocab, where, kinds)
-    if recorded is not None:
-        check_promise(shards, recorded, notes, kinds)
-        return recorded_choice(recorded, why)
+        check_record(need, record, shards[0].path)
+    if need.recorded is not None:
+        check_promise(shards, need.recorded, need.notes, need.kinds)
+        return recorded_choice(need.recorded, need.why)
     try:
         if record is not None:
-            return find_tokenizer(record, [shard.path for shard in shards], preference, offline, kinds)
-        return promised_tokenizer(shards, preference, vocab, where, offline, kinds)
+            return find_tokenizer(need, record, [shard.path for shard in shards])
+        return promised_tokenizer(need, shards)
     except DataError as error:
         if beside:
             raise
-        notes.append(f"no samples: the shards' tokenizer is not here ({error.message})")
+        need.notes.append(f"no samples: the shards' tokenizer is not here ({error.message})")
         return None
 
 
@@ -81,25 +70,21 @@ def shards_record(shards: Sequence[Shard]) -> dict[str, Any] | None:
     return next(iter(named.values()))[1] if named else None
 
 
-def check_record(
-    record: dict[str, Any],
-    shard: Path,
-    recorded: Tokenizer | None,
-    preference: list[str],
-    vocab: int | None,
-    where: str,
-    kinds: Kinds | None = None,
-) -> None:
+def check_record(need: TokenizerNeed, record: dict[str, Any], shard: Path) -> None:
+    """DataError where the tokenizer that a shard's sidecar names is not the run's, or does not fit the model."""
+    recorded, preference, vocab = need.recorded, need.preference, need.vocab
     made = f"the shards ({shard}) were made with {_short(record)}"
     if recorded is not None and recorded.hash != record["hash"]:
         raise DataError(
             f"{made}, the run with {_short(recorded.record())}",
             hint="prepare the text again with the run's tokenizer.json, as bpe:PATH",
         )
-    kind, path = parse_spec(preference[0], where, kinds) if len(preference) == 1 else (record.get("kind"), None)
+    kind, path = (
+        parse_spec(preference[0], need.where, need.kinds) if len(preference) == 1 else (record.get("kind"), None)
+    )
     if path is None and kind != record.get("kind"):
         raise DataError(
-            f"{where}: {made}, the config asks for {preference[0]}", hint=f'write tokenizer = "{record.get("kind")}"'
+            f"{need.where}: {made}, the config has {preference[0]}", hint=f'write tokenizer = "{record.get("kind")}"'
         )
     if vocab is not None and int(record.get("vocab_size", 0)) > vocab:
         raise DataError(
@@ -110,14 +95,14 @@ def check_record(
 
 def check_promise(shards: Sequence[Shard], tokenizer: Tokenizer, notes: list[str], kinds: Kinds | None = None) -> None:
     """For shards whose sidecar names no tokenizer: DataError where their header promises another one than `tokenizer`,
-    a note where nothing says which it was."""
+    a note where there is no record of it."""
     for shard in shards:
         if tokenizer_record(shard.path) is not None:
             continue
         promised = None if json_sidecar(shard.path).exists() else shard.format.tokenizer
         if promised is None:
             notes.append(
-                f"{shard.path}: nothing says whose ids these are; they are taken for those of {tokenizer.name}"
+                f"{shard.path}: no record names the tokenizer of its ids; they are treated as those of {tokenizer.name}"
             )
         elif (digest := promised_hash(promised, kinds)) and digest not in tokenizer.hashes:
             raise DataError(
@@ -127,37 +112,28 @@ def check_promise(shards: Sequence[Shard], tokenizer: Tokenizer, notes: list[str
             )
 
 
-def find_tokenizer(
-    record: dict[str, Any], shards: Sequence[Path], preference: Sequence[str], offline: bool, kinds: Kinds | None = None
-) -> TokenizerChoice:
+def find_tokenizer(need: TokenizerNeed, record: dict[str, Any], shards: Sequence[Path]) -> TokenizerChoice:
     """The tokenizer with the recorded hash: in a file beside a shard or named by the config, or a known one."""
     files = [*dict.fromkeys(shard.parent / "tokenizer.json" for shard in shards)]
-    files += [path for path in (parse_spec(spec, "", kinds)[1] for spec in preference) if path is not None]
-    why = f"{record.get('name')}, as the shards' sidecars say"
+    files += [path for path in (parse_spec(spec, "", need.kinds)[1] for spec in need.preference) if path is not None]
+    why = f"{record.get('name')}, by the shards' sidecars"
     for file in files:
         if file.is_file():
-            tokenizer = load_tokenizer(file, str(record.get("kind")), kinds)
+            tokenizer = load_tokenizer(file, str(record.get("kind")), need.kinds)
             if tokenizer.hash == record["hash"]:
                 return TokenizerChoice(tokenizer, why)
-    kind = (kinds or own_kinds()).get(str(record.get("kind")))
+    kind = (need.kinds or own_kinds()).get(str(record.get("kind")))
     if kind is not None and kind.fixed:
-        tokenizer = kind.make(None, TokenizerRequest(offline=offline))
+        tokenizer = kind.make(None, TokenizerRequest(offline=need.offline))
         if tokenizer.hash == record["hash"]:
             return TokenizerChoice(tokenizer, why)
     raise DataError(f"no file has the tokenizer {_short(record)}", hint="put its tokenizer.json beside the shards")
 
 
-def promised_tokenizer(
-    shards: Sequence[Shard],
-    preference: list[str],
-    vocab: int | None,
-    where: str,
-    offline: bool,
-    kinds: Kinds | None = None,
-) -> TokenizerChoice:
-    """For shards without a sidecar: what their header promises, or a file that the config names."""
+def promised_tokenizer(need: TokenizerNeed, shards: Sequence[Shard]) -> TokenizerChoice:
+    """For shards without a sidecar: the tokenizer of their header, or a file that the config names."""
     promised = shards[0].format.tokenizer
-    parsed = [(spec, *parse_spec(spec, where, kinds)) for spec in preference]
+    parsed = [(spec, *parse_spec(spec, need.where, need.kinds)) for spec in need.preference]
     specs = [spec for spec, kind, path in parsed if kind == promised or path is not None]
     if promised and promised not in specs:
         specs.append(promised)
@@ -165,19 +141,17 @@ def promised_tokenizer(
         raise DataError(
             f"shards of {shards[0].format.name}'s format name no tokenizer", hint='name a file: tokenizer = "bpe:PATH"'
         )
-    return choose_tokenizer(specs, max_vocab=vocab, offline=offline, where=where, kinds=kinds)
+    return need.choose(specs)
 
 
 def _short(record: dict[str, Any]) -> str:
     return f"{record.get('name')} (sha256 {str(record.get('hash'))[:16]}...)"
 
 
-def choose_without_text(
-    preference: list[str], vocab: int | None, where: str, offline: bool, notes: list[str], kinds: Kinds | None
-) -> TokenizerChoice | None:
+def choose_without_text(need: TokenizerNeed) -> TokenizerChoice | None:
     """A tokenizer for pieces of tokens that name none: one that needs no text. None, with a note, without one."""
     try:
-        return choose_tokenizer(preference, max_vocab=vocab, offline=offline, where=where, kinds=kinds)
+        return need.choose(need.preference)
     except DataError as error:
-        notes.append(f"no samples: no tokenizer of these tokens is here ({error.message})")
+        need.notes.append(f"no samples: no tokenizer of these tokens is here ({error.message})")
         return None

@@ -1,4 +1,4 @@
-"""Pieces of tokens: what `TokenSource` draws from. A shard is one, and so are tokens in memory."""
+"""Pieces of tokens, from which `TokenSource` draws. A shard is one, and so are tokens in memory."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from core.data.shards import FORMATS, SAMPLE_BYTES, Tokens, header_of, quick_hash
+from core.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,16 @@ class InMemory:
         quick = quick_hash(raw.nbytes, lambda at: flat[at : at + SAMPLE_BYTES].tobytes())
         whole = digest.hexdigest()
         return {"file": self.name, "tokens": self.count, "bytes": raw.nbytes, "hash": quick, "sha256": whole}
+
+
+def array_piece(array: NDArray[Any], name: str) -> InMemory:
+    """A caller's array of ids (n,) as a piece. DataError for another shape, and for no ids."""
+    if array.ndim != 1 or array.dtype.kind not in "iu" or (array.size and int(array.min()) < 0):
+        raise DataError(
+            f"{name}: expected arrays (n,) of ids, got {array.dtype} {array.shape}",
+            hint="flatten it, and use ids >= 0",
+        )
+    return InMemory(name, array.astype(np.uint32))
 
 
 class Piece(Protocol):

@@ -5,48 +5,43 @@ A run calls `open_data`. Text is tokenised once and cached by the digests of its
 
 from __future__ import annotations
 
-import hashlib
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.cache import cache_folder, hold, read_json
 from core.data.data_names import Readers, resolve
-from core.data.documents import Document, Progress, Reading, corpus_digest
+from core.data.documents import Progress, Reading, corpus_digest
 from core.data.inputs import Inputs
-from core.data.shards import Shard, open_shard, verify_shard
-from core.data.source import TokenSource
+from core.data.source import DataSource
+from core.data.text_pieces import STREAM, as_list, token_pieces
+from core.data.token_source import TokenSource
 from core.errors import DataError
 from core.outside import reads
-from core.roles import V
-from core.tokenizers.preference import TokenizerChoice, choose_tokenizer, recorded_choice
+from core.roles import TARGETS, TOKENS, V
+from core.tokenizers.preference import TokenizerChoice, TokenizerNeed, recorded_choice
 from core.tokenizers.tokenizer import Tokenizer
 from core.tokenizers.tokenizer_kind import Kinds
 
 if TYPE_CHECKING:
     from core.config.schema import DataTable
-    from core.data.pieces import Piece
-
-VERSION = 2  # of how text becomes cached tokens
+    from core.graph import Value
 
 
 @dataclass
 class Data:
-    """The data of a run. `tokenizer` is None where shards come without one: such a run has no samples.
+    """The data of a run. `tokenizer` is None where shards have none: such a run has no samples.
 
     `notes` are sentences for the user: choices with their reasons, skipped files, suspicious but legal settings.
     """
 
-    train: TokenSource
-    val: TokenSource | None
+    train: DataSource
+    val: DataSource | None
     tokenizer: Tokenizer | None
     notes: list[str]
     why: str = ""  # how the tokenizer came to be chosen
 
     def describe(self) -> dict[str, Any]:
-        """For state.json: what a resume must find again."""
+        """For state.json: the data that a resumed run must have again."""
         return {"train": self.train.describe(), "val": self.val.describe() if self.val else None}
 
 
@@ -64,119 +59,107 @@ def open_data(
     why: str = "recorded by the run",
     kinds: Kinds | None = None,
     readers: Readers | None = None,
+    feeds: Mapping[str, Value] | None = None,
 ) -> Data:
     """The data of a run.
 
     data: `[data]` of a run config. dims: B and T, and V, the model's vocabulary, unless `vocab` gives it; tokenizer:
     the one that a checkpoint or the weights brought, instead of a choice, and `why`; where: a config key such as
-    "data.train" to its place, for messages; offline: no download (CORELM_OFFLINE=1 says the same); kinds, readers: a
-    registry's. UsageError where names match nothing, DataError for the files' contents.
+    "data.train" to its place, for messages; offline: no download (CORELM_OFFLINE=1 does the same); kinds, readers: a
+    registry's. feeds: role, or input without one -> the graph's input; by default tokens and targets. UsageError where
+    names match nothing, DataError for the files' contents.
     """
-    B, T = int(dims["B"]), int(dims["T"])
+    B, T = int(dims["B"]), int(dims.get("T", 1))
     vocab = vocab if vocab is not None else int(dims[V]) if V in dims else None
     notes: list[str] = []
-    reading = Reading(getattr(data, "field", ""), getattr(data, "separator", ""))
-    train = resolve(as_list(data.train), "train", where("data.train"), notes, reading, readers)
-    val = resolve(as_list(data.val), "val", where("data.val"), notes, reading, readers) if data.val else Inputs()
-    shared = sorted(str(path) for path in train.files & val.files)
-    if shared:
-        notes.append(
-            f"warning: train and val share {', '.join(shared[:3])}: the validation loss is no measure of learning"
-        )
-
-    choice = _choose(data, train, val, vocab, tokenizer, where("data.tokenizer"), offline, notes, why, kinds)
+    reading = Reading(*(getattr(data, key, "") for key in ("field", "separator", "messages")))
+    groups = _groups(data, where, notes, reading, readers)
+    train, val = (_joined(groups[part]) for part in ("train", "val"))
+    _note_shared(train, val, notes)
+    listed, place = as_list(data.tokenizer), where("data.tokenizer")
+    need = TokenizerNeed(listed, vocab, tokenizer, why, place, offline, kinds, notes)
+    choice = _choose(need, train, val, data.vocab_size)
     chosen = choice.tokenizer if choice else None
-    sources = {
-        part: [*inputs.shards, *inputs.pieces, *token_pieces(inputs.documents, chosen, notes, progress, part)]
-        for part, inputs in (("train", train), ("val", val))
-    }
-    training = TokenSource(sources["train"], B, T, seed=seed, vocab=vocab, name="train")
-    validation = TokenSource(sources["val"], B, T, seed=seed, vocab=vocab, name="val", least=2) if data.val else None
-    for source in (training, validation):
-        if source is not None:
+    sources: dict[str, DataSource] = {}
+    for part, inputs in (("train", train), ("val", val)):
+        if groups[part] and _text_alone(data, feeds, groups[part], inputs):
+            pieces = [*inputs.shards, *inputs.pieces, *token_pieces(inputs.documents, chosen, notes, progress, part)]
+            least = 2 if part == "val" else None
+            sources[part] = source = TokenSource(pieces, B, T, seed=seed, vocab=vocab, name=part, least=least)
             source.check_tokens()
+        elif groups[part]:
+            from core.data.assemble import Setting, default_feeds, source_of
+
+            feeds = feeds or default_feeds(B, T, vocab)
+            setting = Setting(B, T, seed, vocab, feeds, data.layout, chosen, notes, progress, where)
+            sources[part] = source_of(groups[part], data, setting, part)
     if choice is not None:
         notes.insert(0, f"tokenizer: {choice.why}")
-    return Data(training, validation, chosen, list(dict.fromkeys(notes)), choice.why if choice else "")
+    return Data(sources["train"], sources.get("val"), chosen, list(dict.fromkeys(notes)), choice.why if choice else "")
 
 
-def as_list(value: str | Sequence[str] | None) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or [])
+def _groups(
+    data: DataTable, where: Callable[[str], str], notes: list[str], reading: Reading, readers: Readers | None
+) -> Mapping[str, Mapping[str, Inputs]]:
+    """Part -> the sources of its names: under "" that of a list, else as `core.data.assemble.groups_of` has it."""
+    if getattr(data, "mix", {}) or isinstance(data.train, Mapping) or isinstance(data.val, Mapping):
+        from core.data.assemble import parts_of
+
+        return parts_of(data, where, notes, reading, readers)
+    train = resolve(as_list(data.train), "train", where("data.train"), notes, reading, readers)
+    val = as_list(data.val)
+    return {
+        "train": {"": train},
+        "val": {"": resolve(val, "val", where("data.val"), notes, reading, readers)} if val else {},
+    }
 
 
-def token_pieces(
-    documents: Sequence[Document], tokenizer: Tokenizer | None, notes: list[str], progress: Progress | None, name: str
-) -> list[Piece]:
-    """Documents as tokens: shards in the cache, or in memory where it is read-only."""
-    if not documents or tokenizer is None:
-        return []
-    if tokenizer.eot is None:
-        notes.append(f"tokenizer {tokenizer.name} has no end of text: nothing is between two documents")
-    key = hashlib.sha256(
-        f"{VERSION} {corpus_digest(documents)} {tokenizer.hash} {tokenizer.frame}".encode()
-    ).hexdigest()[:32]
-    folder = cache_folder() / "tokens" / key
-    while True:
-        shards = _cached_tokens(folder, notes) if hold(folder) else []
-        if shards:
-            return list(shards)
-        from core.data.token_cache import tokenised  # once for a text
-
-        made = tokenised(folder, documents, tokenizer, notes, progress, name)
-        if made is not None:
-            return made
+def _joined(groups: Mapping[str, Inputs]) -> Inputs:
+    if len(groups) == 1:
+        return next(iter(groups.values()))
+    whole = Inputs()
+    for inputs in groups.values():
+        whole.add(inputs)
+    return whole
 
 
-def _cached_tokens(folder: Path, notes: list[str]) -> list[Shard]:
-    """The shards of a cache entry, or none; a damaged entry is removed, to be made again."""
-    paths = sorted(folder.glob("*.bin"))
-    try:
-        shards = [open_shard(path) for path in paths]
-        for path in paths:
-            verify_shard(path)
-    except DataError as error:
-        notes.append(f"a damaged cache entry is made again: {error.message}")
-        shutil.rmtree(folder, ignore_errors=True)
-        return []
-    record = read_json(folder / "notes.json")
-    notes.extend(str(note) for note in record or [])
-    return shards
+def _text_alone(
+    data: DataTable, feeds: Mapping[str, Value] | None, groups: Mapping[str, Inputs], inputs: Inputs
+) -> bool:
+    """Whether a part is a stream of text for a model that reads tokens and targets."""
+    if [*groups] != [""] or inputs.conversations or inputs.arrays:
+        return False
+    return getattr(data, "layout", STREAM) == STREAM and (feeds is None or set(feeds) == {TOKENS, TARGETS})
 
 
-def _choose(
-    data: DataTable,
-    train: Inputs,
-    val: Inputs,
-    vocab: int | None,
-    recorded: Tokenizer | None,
-    where: str,
-    offline: bool,
-    notes: list[str],
-    why: str,
-    kinds: Kinds | None,
-) -> TokenizerChoice | None:
-    """The tokenizer: a recorded one, else what the shards were made with, else the config's preference."""
-    preference = as_list(data.tokenizer)
+def _note_shared(train: Inputs, val: Inputs, notes: list[str]) -> None:
+    if shared := sorted(str(path) for path in train.files & val.files):
+        notes.append(
+            f"warning: train and val share {', '.join(shared[:3])}: the validation loss does not measure learning"
+        )
+
+
+def _choose(need: TokenizerNeed, train: Inputs, val: Inputs, vocab_size: int) -> TokenizerChoice | None:
+    """The tokenizer: a recorded one, else that of the shards, else the config's preference. vocab_size: ids of one
+    that is trained on the text."""
     shards = [*train.shards, *val.shards]
     if shards:
-        from core.data.match import choose_for_shards  # text needs nothing of it
+        from core.data.match import choose_for_shards  # for shards
 
-        beside = bool(train.documents or val.documents)
-        return choose_for_shards(shards, beside, preference, vocab, recorded, where, offline, notes, why, kinds)
-    if recorded is not None:
-        return recorded_choice(recorded, why)
-    if not train.documents and train.pieces:
+        beside = bool(train.documents or val.documents or train.conversations or val.conversations)
+        return choose_for_shards(need, shards, beside)
+    if need.recorded is not None:
+        return recorded_choice(need.recorded, need.why)
+    if train.arrays and not train.documents and len(need.preference) > 1:
+        return None  # numbers have no text unless one tokenizer is named
+    if not train.documents and (train.pieces or train.arrays or train.conversations):
         from core.data.match import choose_without_text
 
-        return choose_without_text(preference, vocab, where, offline, notes, kinds)
+        return choose_without_text(need)
     documents = train.documents
-    return choose_tokenizer(
-        preference,
+    return need.choose(
+        need.preference,
         text=lambda: (block for document in documents for block in document.blocks()),
         digest=corpus_digest(documents),
-        vocab_size=data.vocab_size,
-        max_vocab=vocab,
-        offline=offline,
-        where=where,
-        kinds=kinds,
+        vocab_size=vocab_size,
     )

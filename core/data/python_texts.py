@@ -1,4 +1,4 @@
-"""What the text of every CPython is made of: help()'s topics, and the docstrings of the standard library's files.
+"""The text of every CPython: help()'s topics, and the docstrings of the standard library's files.
 
 Nothing of the library is run: docstrings are found in its source files, and `ast` reads the literals.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 LEFT_OUT = {"test", "tests", "site-packages", "dist-packages", "__pycache__", "idlelib", "lib2to3", "turtledemo"}
 
-# A string in triple double quotes at the start of a file, or first behind the colon of a def or class. The literal's
+# A string in triple double quotes at the start of a file, or first after the colon of a def or class. The literal's
 # inside is written so that no part can match in two ways: one pass for any file.
 DOCSTRING = re.compile(
     r'(?:\A(?:[ \t]*(?:#[^\n]*)?\n)*|:[ \t]*(?:#[^\n]*)?\n[ \t]+)([rRuU]?"""(?:[^"\\]|\\.|"(?!""))*""")', re.DOTALL
@@ -55,7 +55,7 @@ def _clean(literal: str) -> str:
 
 
 def _library_files(library: Path) -> list[Path]:
-    """The standard library's own files: what was installed beside them is not part of it."""
+    """The standard library's own files, without others that were installed beside them."""
     paths: list[Path] = []
     for root, folders, files in os.walk(library):
         top = Path(root) == library

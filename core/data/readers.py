@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
+from typing import ClassVar
 
 from core.data.documents import Reading
 from core.data.inputs import Inputs
@@ -33,7 +35,7 @@ class TextReader(DataReader):
 
 
 class LinesReader(DataReader):
-    """A JSON object a line, each a document, with the text in a field."""
+    """A JSON object a line, each a document, with the text in a field, or a conversation."""
 
     name = "jsonl"
 
@@ -41,13 +43,13 @@ class LinesReader(DataReader):
         return _json_form(path) == "lines"
 
     def read(self, source: str, part: str, reading: Reading, notes: list[str]) -> Inputs:
-        from core.data.json_lines import lines_document
+        from core.data.json_lines import lines_of_reading
 
-        return Inputs(documents=[lines_document(Path(source), notes, reading)])
+        return lines_of_reading(Path(source), notes, reading)
 
 
 class ShardReader(DataReader):
-    """Token shards: by name (a folder named x.bin too, so that it is refused as what it was meant to be) or header."""
+    """Token shards: by name (a folder named x.bin too, which is then refused as a shard) or header."""
 
     name, in_folders, kind = "shards", False, "token shards"
 
@@ -58,6 +60,27 @@ class ShardReader(DataReader):
         shard = open_shard(Path(source))
         verify_shard(shard.path)
         return Inputs(shards=[shard])
+
+
+class ParquetReader(DataReader):
+    """A Parquet file: a row is a document or a conversation."""
+
+    name, module = "parquet", "core.data.parquet"
+    suffixes: ClassVar[tuple[str, ...]] = (".parquet",)
+
+    def recognise(self, path: Path, head: bytes) -> bool:
+        return path.suffix in self.suffixes and bool(head)
+
+    def read(self, source: str, part: str, reading: Reading, notes: list[str]) -> Inputs:
+        inputs: Inputs = import_module(self.module).inputs_of(Path(source), reading)
+        return inputs
+
+
+class ArrayReader(ParquetReader):
+    """Arrays by row: a .npy file, or the tensors of a .safetensors file by the names of the inputs."""
+
+    name, module, in_folders, kind = "arrays", "core.data.array_files", False, "arrays"
+    suffixes = (".npy", ".safetensors")
 
 
 class BuiltinReader(DataReader):
@@ -80,10 +103,17 @@ def _json_form(path: Path) -> str:
     return json_form(path)
 
 
-READERS = (TextReader, LinesReader, ShardReader, BuiltinReader)  # asked from the last to the first
+READERS = (
+    TextReader,
+    LinesReader,
+    ParquetReader,
+    ArrayReader,
+    ShardReader,
+    BuiltinReader,
+)  # asked from the last to the first
 
 
 @functools.cache
 def own_readers() -> Mapping[str, DataReader]:
-    """The rows by name: what a registry without a plugin's readers has."""
+    """The rows by name: those of a registry without a plugin's readers."""
     return {cls.name: cls() for cls in READERS}

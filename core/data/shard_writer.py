@@ -1,4 +1,4 @@
-"""Writing token shards: files of ids behind a header, each with its two sidecars."""
+"""Writing token shards: files of ids after a header, each with its two sidecars."""
 
 from __future__ import annotations
 

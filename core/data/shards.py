@@ -1,4 +1,4 @@
-"""Token shards: files of token ids behind a header of 256 int32, as llm.c writes and reads them.
+"""Token shards: files of token ids after a header of 256 int32, as llm.c writes and reads them.
 
 GPT-2's hold uint16, LLaMA-3's uint32, little-endian. A shard is checked when it is opened, and read where tokens are
 drawn. Beside a shard that `core data prepare` wrote are `<shard>.sha256` (as sha256sum writes it) and
@@ -37,7 +37,7 @@ LARGEST_SIDECAR = 1 << 20  # bytes
 
 @dataclass(frozen=True)
 class Format:
-    """One kind of shard. `tokenizer` is what its magic number promises when nothing else says."""
+    """One kind of shard. `tokenizer` is the promise of its magic number, in the absence of a record."""
 
     name: str
     magic: int
@@ -79,7 +79,7 @@ class Shard:
         return Reader(self, blocks)
 
     def digests(self) -> Digests:
-        """Of the whole file and of its blocks: those of its sidecar, else what the file held when it was hashed."""
+        """Of the whole file and of its blocks: those of its sidecar, else those of the file at its first hash."""
         return recorded_digests(self.path) or file_digests(self.path)
 
     def byte_offset(self, token: int) -> int:
@@ -166,7 +166,7 @@ def header_of(format: Format, count: int) -> bytes:
 
 
 def open_shard(path: Path) -> Shard:
-    """Check a shard's header against its size. DataError names the file, the expected size and the actual one."""
+    """Compare a shard's header with its size. DataError names the file, the expected size and the actual one."""
     with reads(DataError, path):
         status = path.stat()
         raw = b""
@@ -176,7 +176,7 @@ def open_shard(path: Path) -> Shard:
     magic, version, stated = (int(n) for n in np.frombuffer(raw[:12].ljust(12, b"\0"), "<i4"))
     format = next((f for f in FORMATS if (f.magic, f.version) == (magic, version)), None)
     count, rest = divmod(status.st_size - HEADER_BYTES, format.dtype.itemsize if format is not None else 1)
-    # beyond int32 the stated count wraps; the file's size says the rest
+    # beyond int32 the stated count wraps; the file's size has the rest
     if format is None or len(raw) < HEADER_BYTES or rest or count % 2**32 != stated % 2**32 or count == 0:
         from core.data.data_faults import no_shard
 
@@ -212,8 +212,8 @@ def recorded_sha256(path: Path) -> str | None:
 def verify_shard(path: Path, *, always: bool = False) -> bool:
     """True if the contents have the sidecar's hash, False if there is no sidecar; DataError if they differ.
 
-    The hash of an unchanged file (by size, times and inode) is remembered, unless `always`: a run compares what it
-    reads, block by block, besides.
+    The hash of an unchanged file (by size, times and inode) is remembered, unless `always`: a run compares
+    its reads, block by block, too.
     """
     expected = recorded_sha256(path)
     if expected is None:

@@ -1,7 +1,7 @@
 """The text of a file in blocks, never whole, so that a file may be larger than the memory.
 
 Blocks are cut where the tokenizer's pattern cuts too, so that the tokens do not depend on it. Text is UTF-8, or UTF-16
-or UTF-32 where a byte-order mark says so. The mark is dropped, and bytes that are not UTF-8 become U+FFFD; everything
+or UTF-32 by a byte-order mark. The mark is dropped, and bytes that are not UTF-8 become U+FFFD; everything
 else, NULs and carriage returns included, is kept as it is.
 """
 
@@ -52,9 +52,9 @@ def _read_blocks(path: Path, notes: list[str]) -> Iterator[str]:
     with open_file(path) as file:
         while True:
             raw = file.read(BLOCK_BYTES)
-            cut_off = decoder.getstate()[0]  # the begin of a character, from the block before
+            cut_off = decoder.getstate()[0]  # the first bytes of a character, from the block before
             new = decoder.decode(raw, not raw)
-            here = new.count("\ufffd") - (tail + raw).count(b"\xef\xbf\xbd")  # but those that stand in the file
+            here = new.count("\ufffd") - (tail + raw).count(b"\xef\xbf\xbd")  # except those of the file
             if here > BAD_SHARE * (BLOCK_BYTES if at else max(1, len(raw))):
                 raise _no_text(path, cut_off + raw, at - len(cut_off))
             text, tail, bad, at = text + new, raw[-2:], bad + here, at + len(raw)
@@ -94,7 +94,7 @@ def _looks_wide(begin: bytes) -> bool:
 
 
 def _marked_blocks(path: Path, encoding: str) -> Iterator[str]:
-    """The blocks of a file in the encoding that its mark says. DataError where it is not."""
+    """The blocks of a file in the encoding of its mark. DataError where it is not."""
     decoder, text = codecs.getincrementaldecoder(encoding)("strict"), ""
     with open_file(path) as file:
         while True:
@@ -102,8 +102,9 @@ def _marked_blocks(path: Path, encoding: str) -> Iterator[str]:
             try:
                 text += decoder.decode(raw, not raw)
             except UnicodeDecodeError as error:
+                form = encoding.upper()
                 raise DataError(
-                    f"{path}: begins with the mark of {encoding.upper()} and is no {encoding.upper()}: {error.reason}",
+                    f"{path}: has the byte order mark of {form} and is not valid {form}: {error.reason}",
                     hint="save it as UTF-8, or leave it out",
                 ) from None
             if not raw:

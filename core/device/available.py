@@ -1,5 +1,5 @@
-"""Blocks of host memory: too large a one is refused, instead of ended by the system's out-of-memory killer, which says
-nothing. From LARGE bytes on a block is compared with the free memory: core.device.large_blocks."""
+"""Blocks of host memory. A request that is too large is refused before the system's out-of-memory killer ends the
+process. From LARGE bytes on a block is compared with the free memory: core.device.large_blocks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LARGE = 64 << 20  # bytes of a block that is compared with the free memory
 
 
 def zeros(nbytes: int, hint: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """(nbytes,) uint8, zero, whose pages come when they are first touched. Raises OutOfMemory, with the request and
+    """(nbytes,) uint8, zero, whose pages are allocated at their first use. Raises OutOfMemory, with the request and
     the free memory, where the machine has less."""
     try:
         if nbytes < LARGE:

@@ -23,6 +23,7 @@ from core.errors import BuildError
 from core.op import Reference, Tensors, Variant
 from core.pool import ALIGN, aligned_empty, pool
 from core.products import Product
+from core.step_record import SLOT
 
 if TYPE_CHECKING:
     from core.device.measured import MeasuredTensor
@@ -34,7 +35,7 @@ Command = Callable[[], None]
 
 @dataclass(frozen=True)
 class RowsCommand:
-    """`f` over ranges of `grain` rows of [0, n): what `launch.rows` records."""
+    """`f` over ranges of `grain` rows of [0, n): a record of `launch.rows`."""
 
     n: int
     grain: int
@@ -74,7 +75,7 @@ class CpuRecorder:
         self.commands.append(f)
 
     def op(self, name: str, method: str = "forward", /, **values: Any) -> None:
-        """Launch another op's chosen variant: what `Nested` says of the values."""
+        """Launch another op's chosen variant; the values are those of `Nested`."""
         if self._pick is None:
             raise BuildError(f'launch.op("{name}"): no registry to choose a variant from')
         variant, t = self._pick(name, method, values)
@@ -105,6 +106,7 @@ class CpuDevice:
     runs = "cpu"  # the `device` of the variants that run here
     precisions = ("f32", "f64")
     arch = model = tuned_arch = ""
+    tuned_sms = 0
     compiles = False
     real_time = True
     scratch_bytes = 0
@@ -132,9 +134,13 @@ class CpuDevice:
         """Why a variant cannot run on this machine; None when it can."""
         return None
 
+    def multiplies(self, form: str) -> bool:
+        """Whether products can have this number format."""
+        return form in self.precisions
+
     def allocate(self, nbytes: int) -> Array:
-        """Zeroed memory; its pages come when they are first touched. OutOfMemory beyond what the machine has."""
-        raw = zeros(nbytes + ALIGN, "a smaller B, T or model needs less; `core plan` says what takes it")
+        """Zeroed memory; its pages are allocated at their first use. OutOfMemory beyond the machine's memory."""
+        raw = zeros(nbytes + ALIGN, "a smaller B, T or model needs less; `core plan` lists its use")
         start = -raw.ctypes.data % ALIGN
         return raw[start : start + nbytes]
 
@@ -195,12 +201,20 @@ class CpuDevice:
 
         return [add]
 
+    def scale_by(self, target: Array, control: Array) -> list[Command]:
+        """target *= loss scale."""
+
+        def scale() -> None:
+            target[...] *= control[SLOT["loss_scale"]]
+
+        return [scale]
+
     def dot_into(self, control: Array, slot: int, a: Array, b: Array) -> list[Command]:
-        """control[slot] += sum(a * b), in f64."""
+        """control[slot] += sum(a * b) / loss scale, in f64."""
         x, y = a.reshape(-1), b.reshape(-1)
 
         def dot() -> None:
-            control[slot] += float(np.dot(x.astype(np.float64), y.astype(np.float64)))
+            control[slot] += float(np.dot(x.astype(np.float64), y.astype(np.float64))) / control[SLOT["loss_scale"]]
 
         return [dot]
 

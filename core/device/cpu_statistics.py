@@ -28,7 +28,7 @@ def workspace_bytes(shapes: Sequence[Sequence[int]]) -> int:
 
 
 def record(measured: Sequence[MeasuredTensor], out: Array, workspace: Array, launch: CpuLaunch) -> None:
-    """Record what writes a row of `out`, (tensors, 8) f64, for each tensor; `workspace`: `workspace_bytes` of u8."""
+    """Record the writer of a row of `out`, (tensors, 8) f64, for each tensor; `workspace`: `workspace_bytes` of u8."""
     rows, first = workspace[: workspace_bytes([m.shape for m in measured])].view(np.float64).reshape(-1, COUNT), 0
     for m, row in zip(measured, out, strict=True):
         parts = rows[first : first + _pieces(m.shape)]

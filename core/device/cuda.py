@@ -2,7 +2,7 @@
 
 A recorded launch becomes a call whose parameters are packed once; a step replays the calls on one stream, or, where
 the list was handed to `captured`, one CUDA graph of them: the same launches, without the host's time for each. Nothing
-waits but `download`. An error that kills the context names the launches that it may have come from.
+waits but `download`. An error that kills the context names the launches that may have caused it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SYNC = "CORELM_SYNC"  # environment: wait after every launch, so that an error n
 
 
 class CudaMemory:
-    """An allocation; its memory goes back when the last tensor in it is gone."""
+    """An allocation; its memory is freed with the last tensor in it."""
 
     def __init__(self, device: CudaDevice, nbytes: int) -> None:
         self.nbytes = nbytes
@@ -66,7 +66,7 @@ class CudaDevice(KernelDevice):
         if ordinal >= count:
             raise DeviceError(
                 f"there is no GPU {ordinal}: the driver shows {count or 'none'}",
-                hint="CUDA_VISIBLE_DEVICES and `nvidia-smi` say which are there; --device cpu works",
+                hint="CUDA_VISIBLE_DEVICES and `nvidia-smi` list them; --device cpu works",
             )
         self._device = call("cuDeviceGet", ordinal)
         self.model = c_string(call("cuDeviceGetName", 256, self._device))
@@ -118,7 +118,7 @@ class CudaDevice(KernelDevice):
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        return ("f32", "bf16") if self.chip.bf16 else ("f32",)
+        return self.chip.precisions
 
     def unbacked(self) -> PlannedDevice:
         """A device like this one without memory, for plans."""
@@ -160,7 +160,7 @@ class CudaDevice(KernelDevice):
 
     def _free(self, pointer: int) -> None:
         if self.driver.dead is None:
-            self.driver.api.cuMemFree(pointer)  # waits for what still runs
+            self.driver.api.cuMemFree(pointer)  # waits for running launches
 
     def tensor(self, memory: CudaMemory, offset: int, shape: Sequence[int], dtype: str) -> DeviceTensor:
         """A tensor in `memory`, `offset` bytes from its start."""
@@ -171,11 +171,11 @@ class CudaDevice(KernelDevice):
         return self.driver.memory()
 
     def upload(self, tensor: DeviceTensor, values: Any) -> None:
-        """Write an array into a tensor, rounded to nearest even where the tensor is bf16. Does not wait."""
+        """Write an array into a tensor, rounded to nearest even where the tensor is bf16 or fp16. Does not wait."""
         self._staging.upload(tensor.pointer, encode(values, tensor.dtype, tensor.shape).reshape(-1).view(np.uint8))
 
     def download(self, tensor: DeviceTensor) -> Array:
-        """A copy of a tensor, bf16 as f32. Waits for all that was launched."""
+        """A copy of a tensor, bf16 and fp16 as f32. Waits for all that was launched."""
         stored = np.empty(tensor.shape, NUMPY[tensor.dtype])
         if stored.nbytes:
             self._wait_watched()
@@ -184,7 +184,7 @@ class CudaDevice(KernelDevice):
         return decode(stored, tensor.dtype)
 
     def synchronize(self) -> None:
-        """Wait for all that was launched. Raises DeviceError for what went wrong meanwhile."""
+        """Wait for all launches. Raises DeviceError for an error of one of them."""
         self._wait_watched()
         self._wait("cuStreamSynchronize", self._stream)
         self._log.clear()
@@ -291,7 +291,7 @@ class CudaDevice(KernelDevice):
     def _capture(self, commands: Sequence[CudaLaunch]) -> Any:
         """An executable graph of the commands, which must be prepared: nothing is loaded while a stream is captured."""
         call, api = self.driver.call, self.driver.api
-        doing = "capturing a CUDA graph ([train] capture = false goes without)"
+        doing = "capturing a CUDA graph ([train] capture = false disables it)"
         call("cuStreamBeginCapture", self._stream, api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED, doing=doing)
         try:
             self._launch(commands)
@@ -339,7 +339,7 @@ class CudaDevice(KernelDevice):
         raise self._with_launches(error) if isinstance(error, StickyError) else error
 
     def prepare(self, commands: Sequence[CudaLaunch]) -> None:
-        """Compile, load and pack what was not yet; compilations run at once. Libraries are called when the commands
+        """Compile, load and pack new launches; compilations run at once. Libraries are called when the commands
         first run, since a call may wait for other ranks. Raises BuildError."""
         todo = [command for command in commands if command.start is None]
         kernels = list(dict.fromkeys(c.record.kernel for c in todo if isinstance(c.record, LaunchRecord)))

@@ -1,6 +1,6 @@
 """The NVIDIA driver through cuda.bindings: opening it, calls whose status is checked, and errors in one line.
 
-Every failure is a DeviceError that says what to do. Nothing here knows kernels, tensors or plans.
+Every failure is a DeviceError with a remedy. Nothing here knows kernels, tensors or plans.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from core.kernels.tensors import TensorMap
 OLDEST = {12: (12_000, "525"), 13: (13_000, "580")}
 DOCTOR = "`core doctor` shows this machine; --device cpu works"
 
-# statuses after which the context is lost: nothing more can be asked of the device in this process
+# statuses after which the context is lost: this process cannot use the device any more
 STICKY = {
     700: "an illegal address was read or written",
     702: "a kernel ran longer than the system allows",
@@ -56,7 +56,7 @@ class StickyError(DeviceError):
 
 @cache
 def bindings() -> Any:
-    """cuda.bindings.driver with a driver behind it. Raises DeviceError where there is none, or one too old."""
+    """cuda.bindings.driver with a working driver. Raises DeviceError where there is none, or one too old."""
     if sys.platform == "darwin":
         raise DeviceError("macOS has no CUDA", hint="--device cpu trains here")
     try:
@@ -72,7 +72,7 @@ def bindings() -> Any:
         ) from None
     if status != SUCCESS:
         problem = OPENING.get(status, "the NVIDIA driver does not start")
-        raise DeviceError(f"{problem} ({_name(driver, status)})", hint=f"see what `nvidia-smi` says; {DOCTOR}")
+        raise DeviceError(f"{problem} ({_name(driver, status)})", hint=f"run `nvidia-smi`; {DOCTOR}")
     _check_version(driver)
     return driver
 
@@ -105,7 +105,7 @@ def _name(driver: Any, status: int) -> str:
 
 
 class Driver:
-    """Checked calls. `call("cuMemAlloc", n)` gives what the function returns besides its status."""
+    """Checked calls. `call("cuMemAlloc", n)` gives the function's results without its status."""
 
     def __init__(self) -> None:
         self.api = bindings()
@@ -137,7 +137,7 @@ class Driver:
 # --- tensor maps -------------------------------------------------------------------------------------------------
 
 MAP_BYTES, MAP_ALIGNMENT = 128, 128
-MAP_DTYPES = {"u8": 0, "u32": 2, "i32": 3, "f32": 7, "f64": 8, "bf16": 9}  # CUtensorMapDataType
+MAP_DTYPES = {"u8": 0, "u32": 2, "i32": 3, "fp16": 6, "f32": 7, "f64": 8, "bf16": 9}  # CUtensorMapDataType
 MAP_SWIZZLES = {0: 0, 32: 1, 64: 2, 128: 3}  # CUtensorMapSwizzle
 L2_128B = 2  # CUtensorMapL2promotion
 

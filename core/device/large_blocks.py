@@ -18,7 +18,7 @@ _base = 0  # bytes that were resident before the first of them
 
 def available() -> int | None:
     """Bytes that could be touched now: of the machine, the container and `ulimit -v`, the least, without those of large
-    blocks that are untouched so far. None where the system says nothing, as on Windows."""
+    blocks that are untouched so far. None where the system has no such figure, as on Windows."""
     untouched = max(0, _used - max(0, (resident() or 0) - _base)) if _used else 0
     limits = [nbytes - untouched for nbytes in unused()]
     limit = within_limit()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.device.nested import Pick
+from core.dtypes import C_TYPES, NARROW
 from core.errors import BuildError
 from core.kernels.arguments import Argument, as_arguments, check_signature, signatures, source_text
 from core.kernels.chips import MAX_BLOCK, MAX_GRID, MAX_THREADS, MOST_SHARED, PORTABLE_CLUSTER, Chip
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class LaunchRecord:
     """One kernel launch with fixed addresses. grid counts thread blocks, block threads, smem bytes of dynamic shared
-    memory; cluster thread blocks along x. node, method, line: who asked for it, for errors."""
+    memory; cluster thread blocks along x. node, method, line: its caller, for errors."""
 
     kernel: Kernel
     args: tuple[Argument, ...]
@@ -64,7 +65,7 @@ class CallRecord:
     `prepare(*addresses)` is called once, before the list first runs, and gives `start(stream)`, which puts the work on
     that stream: at each replay, or once while a graph is captured. So start may neither allocate nor wait; both raise
     CoreError. args: the tensors whose addresses prepare gets, 0 for None. watch: called with the seconds that the host
-    waits for the device, where the work needs other processes; it raises CoreError where they will not come.
+    waits for the device, where the work needs other processes; it raises CoreError where they will not arrive.
     """
 
     prepare: Callable[..., Callable[[int], None]]
@@ -90,7 +91,7 @@ class CallRecord:
 class HostRecord:
     """Work of the host between launches, which a device runs itself, in order: no graph can hold it.
 
-    `work(*arrays)` gets copies of `reads` as arrays, bf16 as f32, and gives the contents of `writes`, in their order.
+    `work(*arrays)` gets copies of `reads` as arrays, bf16 and fp16 as f32, and gives the contents of `writes`.
     """
 
     work: Callable[..., Sequence[Any]]
@@ -117,7 +118,7 @@ class HostRecord:
         return f"{of}{self.origin} {self.method}, work of the host ({self.line})"
 
     def run(self, device: Device) -> None:
-        """Download, work, upload. `device` waits for what was launched before, and launches nothing meanwhile."""
+        """Download, work, upload. `device` waits for earlier launches, and launches nothing meanwhile."""
         results = self.work(*(device.download(tensor) for tensor in self.reads))
         for tensor, values in zip(self.writes, results, strict=True):
             device.upload(tensor, values)
@@ -170,7 +171,7 @@ class KernelRecorder(GpuLaunch):
         grid in thread blocks, block in threads, up to three sizes each. smem: bytes of dynamic shared memory, which
         the chip counts together with the kernel's static ones. cluster: thread blocks along x. pdl: the launch may
         begin before the one in front of it has ended, where the chip can do that (from 9.0 on). define: macros of this
-        instance. Raises BuildError for what could not run.
+        instance. Raises BuildError for a launch that could not run.
         """
         line = _caller()
         where = f"{self.origin} {self.method} ({line}): launch({kernel!r}"
@@ -198,7 +199,7 @@ class KernelRecorder(GpuLaunch):
         *tensors: Any,
         watch: Callable[[float], None] | None = None,
     ) -> None:
-        """Have a library do it: what CallRecord says of `prepare` and `watch`. A variant that calls one declares it as
+        """Record a call of a library; `prepare` and `watch` as in CallRecord. A variant that calls one declares it as
         `library`.
 
         Raises BuildError for an argument that is neither a tensor nor None.
@@ -211,7 +212,7 @@ class KernelRecorder(GpuLaunch):
         self.records.append(CallRecord(prepare, tensors, self.origin, self.node, self.method, line, watch))
 
     def on_host(self, work: Callable[..., Sequence[Any]], reads: Sequence[Any], writes: Sequence[Any]) -> None:
-        """Have the host do it: what HostRecord says of `work`. BuildError for an argument that is no tensor."""
+        """Record work of the host; `work` as in HostRecord. BuildError for an argument that is no tensor."""
         line = _caller()
         _check_tensors([*reads, *writes], f"{self.origin} {self.method} ({line}): launch.on_host(")
         self.records.append(HostRecord(work, tuple(reads), tuple(writes), self.origin, self.node, self.method, line))
@@ -227,7 +228,7 @@ class KernelRecorder(GpuLaunch):
 
     def kernel(self, name: str, define: Mapping[str, str | int] | None = None) -> Kernel:
         """The kernel of that name, under this node's element type."""
-        defines = {"ELEM_BF16": int(self.dtype == "bf16"), **(define or {})}
+        defines = {"ELEM": C_TYPES[self.dtype], **(define or {})}
         files = sources_of(self.variant, self.method)
         source = next((path for path in files if name in signatures(source_text(path))), files[0])
         return Kernel(source, name, tuple(sorted(defines.items())), self.origin)
@@ -242,7 +243,7 @@ class KernelRecorder(GpuLaunch):
     tmap = staticmethod(tensor_map)
 
     def op(self, name: str, method: str = "forward", /, **values: Any) -> None:
-        """Launch another op's chosen variant: what core.device.nested.Nested says of the values."""
+        """Launch another op's chosen variant; the values are those of core.device.nested.Nested."""
         self.records += nested(name, method, values, self.pick, self.host)
 
 
@@ -321,12 +322,13 @@ def record(
 
 
 def element_type(t: Tensors) -> str:
-    """The type `elem` for these tensors: bf16 where one of them is, since a precision has one activations' type."""
-    return "bf16" if any(isinstance(v, DeviceTensor) and v.dtype == "bf16" for v in vars(t).values()) else "f32"
+    """The type `elem` for these tensors: bf16 or fp16 where one of them is."""
+    dtypes = (v.dtype for v in vars(t).values() if isinstance(v, DeviceTensor))
+    return next((dtype for dtype in dtypes if dtype in NARROW), "f32")
 
 
 def sources_of(variant: Variant, method: str) -> tuple[Path, ...]:
-    """The .cu files of a launcher: a kernel comes from the first that has it."""
+    """The .cu files of a launcher: the first that has a kernel is its source."""
     if method in variant.sources:
         return tuple(variant.sources[method])
     names = (variant.source,) if isinstance(variant.source, str) else variant.source
@@ -346,7 +348,7 @@ def _caller() -> str:
 
 
 def _check_tensors(tensors: Sequence[Any], where: str, besides: str = "") -> None:
-    """besides: " or None" where an argument may be absent."""
+    """besides: " or None" for an argument that may be absent."""
     for index, tensor in enumerate(tensors):
         if not (isinstance(tensor, DeviceTensor) or (besides and tensor is None)):
             raise BuildError(f"{where}, ...): argument {index + 1} is {tensor!r}; expected a tensor{besides}")
@@ -361,7 +363,7 @@ def _sizes(extent: int | Sequence[int], name: str, where: str) -> tuple[int, int
 
 
 def _check_sizes(record: LaunchRecord, where: str, chip: Chip | None) -> None:
-    """Refuse what no chip launches, or not the chip at hand. Static shared memory is not known before compiling."""
+    """Refuse a launch that no chip, or not this one, can make. Static shared memory is not known before compiling."""
     threads = math.prod(record.block)
     if threads > MAX_THREADS or any(n > limit for n, limit in zip(record.block, MAX_BLOCK, strict=True)):
         raise BuildError(

@@ -18,7 +18,7 @@ class Function:
     """A kernel that the driver has loaded. registers: of a thread; threads: the most of a thread block, by its
     __launch_bounds__; static: bytes of shared memory that it declares; dynamic: the most bytes that a launch may have
     besides. The driver's default is the remainder of the default of a thread block (its reference of
-    CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES), and more has to be asked for."""
+    CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES), and more must be requested."""
 
     handle: Any
     registers: int
@@ -27,7 +27,7 @@ class Function:
     dynamic: int
 
     def problems(self, chip: Chip, block: Sequence[int], smem: int, cluster: int = 1) -> list[str]:
-        """Why the driver would refuse a launch, in words."""
+        """The reason why the driver would refuse a launch."""
         threads = math.prod(block)
         bounds = f"has {threads} threads a thread block; its __launch_bounds__ allow {self.threads}"
         beyond_limits = launch_problems(chip, self.registers, self.static, block, smem, cluster)

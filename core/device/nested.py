@@ -38,7 +38,7 @@ class Nested:
         tensors = dict.fromkeys((*own, *op.state, *op.outputs))
         gradients: dict[str, Any] = dict.fromkeys(f"d{n}" for n in (*own, *op.outputs))
         gradients |= {f"add_d{n}": False for n in own}
-        names = {*tensors, *gradients, "step", "start", "key", "ranks", "slices"}
+        names = {*tensors, *gradients, "step", "start", "counts", "key", "ranks", "slices"}
         missing = [n for n, slot in op.inputs.items() if not slot.optional and values.get(n) is None]
         if missing:
             raise BuildError(f"{where} lacks the input {missing[0]!r}, whose shape it needs forward and backward")

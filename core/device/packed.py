@@ -88,7 +88,7 @@ class LaunchPacker:
         while len(theirs) <= len(ours):
             try:
                 status, *layout = self.driver.api.cuFuncGetParamInfo(function, len(theirs))
-            except RuntimeError:  # the binding's, where the function is missing: drivers before CUDA 12.4 do not tell
+            except RuntimeError:  # the binding's, where the function is missing: drivers before CUDA 12.4 lack it
                 return
             if int(status):
                 break
@@ -133,7 +133,7 @@ def with_caller(record: CallRecord) -> Iterator[None]:
 
 
 def pack(arguments: Sequence[bytes]) -> tuple[int, Any]:
-    """(address of the array of parameter pointers, what keeps it alive) for arguments as laid out in memory.
+    """(address of the array of parameter pointers, its owner) for arguments as laid out in memory.
 
     Each starts on a multiple of its size, a tensor map on 128 bytes.
     """

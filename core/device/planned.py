@@ -15,7 +15,7 @@ import numpy as np
 
 from core.device.launch import Host, LaunchRecord, Recorded
 from core.device.recording import KernelDevice
-from core.dtypes import NUMPY
+from core.dtypes import NARROW, NUMPY
 from core.errors import BuildError
 from core.kernels.chips import FITTING, chip_of, launch_problems, runs_on
 from core.kernels.nvrtc import Kernel, Resources, compile_all
@@ -36,8 +36,8 @@ class PlannedMemory:
 
 
 class PlannedDevice(KernelDevice):
-    """Records for `arch`. `records`: the launches that `run` was given, in order. `scratch_bytes`: what nested launches
-    took besides the arena."""
+    """Records for `arch`. `records`: the launches of `run`, in order. `scratch_bytes`: the bytes that nested launches
+    took in addition to the arena."""
 
     name = "cuda"
 
@@ -50,7 +50,7 @@ class PlannedDevice(KernelDevice):
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        return ("f32", "bf16") if self.chip.bf16 else ("f32",)
+        return self.chip.precisions
 
     def unbacked(self) -> PlannedDevice:
         """A device like this one, for another plan."""
@@ -75,7 +75,7 @@ class PlannedDevice(KernelDevice):
         """No-op: planned tensors have no storage."""
 
     def download(self, tensor: DeviceTensor) -> Array:
-        kind = np.dtype(np.float32) if tensor.dtype == "bf16" else NUMPY[tensor.dtype]
+        kind = np.dtype(np.float32) if tensor.dtype in NARROW else NUMPY[tensor.dtype]
         return np.zeros(tensor.shape, kind)
 
     def synchronize(self) -> None:
@@ -94,7 +94,7 @@ class PlannedDevice(KernelDevice):
         self.records += launches_among(commands)
 
     def prepare(self, commands: Sequence[Recorded]) -> dict[Kernel, Resources]:
-        """Compile what the commands launch, for `arch`; what the compiler says of each kernel. Raises BuildError, also
+        """Compile the kernels of the commands for `arch`; the compiler's report on each. Raises BuildError, also
         for a launch that the chip would refuse."""
         launches = launches_among(commands)
         kernels = list(dict.fromkeys(launch.kernel for launch in launches))
@@ -111,7 +111,7 @@ class PlannedDevice(KernelDevice):
 
 
 def unbacked(device: KernelDevice) -> PlannedDevice:
-    """A device like `device` without memory: what would be allocated can be asked of it."""
+    """A device like `device` without memory, which counts allocations."""
     twin = PlannedDevice(device.arch, device.host.sms)
     twin.model = device.model
     return twin

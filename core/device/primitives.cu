@@ -1,7 +1,8 @@
-// What a device does by itself: fill, copy, add, and the objective's sum. Used between the launches of variants.
+// A device's own operations: fill, copy, add, and the objective's sum, between the launches of variants.
 //
-// TARGET and SOURCE are the element types of the tensors (float, bf16, int, u32, u8): copy and add convert.
+// TARGET and SOURCE are the element types of the tensors (float, bf16, fp16, int, u32, u8): copy and add convert.
 // fill, copy, add   four elements a thread, one load and one store where types allow; limited by memory bandwidth
+// scale_by          multiplies by the step's loss scale, likewise
 // dot               one thread block, each thread its elements in order, so that bits repeat; n is one loss term's size
 
 #ifndef TARGET
@@ -57,15 +58,30 @@ struct Add {
     }
 };
 
+struct Scale {
+    TARGET* target;
+    float factor;
+    template <int N>
+    __device__ void at(u64 i) {
+        Pack<TARGET, N> to = load<N>((const TARGET*)target + i);
+        for (int k = 0; k < N; k++) to[k] = TARGET(float(to[k]) * factor);
+        store(target + i, to);
+    }
+};
+
 // target, source: (n)
 extern "C" __global__ void fill(TARGET* target, float value, u64 n) { elements(n, Fill{target, TARGET(value)}); }
 extern "C" __global__ void copy(TARGET* target, const SOURCE* source, u64 n) { elements(n, Copy{target, source}); }
 extern "C" __global__ void add(TARGET* target, const SOURCE* source, u64 n) { elements(n, Add{target, source}); }
 
-// control[slot] += sum over n of a * b, in double: one thread block of whole warps
+extern "C" __global__ void scale_by(TARGET* target, const double* control, u64 n) {
+    elements(n, Scale{target, float(((const Step*)control)->loss_scale)});
+}
+
+// control[slot] += sum over n of a * b / loss_scale, in double: one thread block of whole warps
 extern "C" __global__ void dot(double* control, int slot, const TARGET* a, const SOURCE* b, u64 n) {
     double sum = 0;
     for (u64 i = threadIdx.x; i < n; i += blockDim.x) sum += (double)float(a[i]) * (double)float(b[i]);
     sum = block_sum(sum);
-    if (threadIdx.x == 0) control[slot] += sum;
+    if (threadIdx.x == 0) control[slot] += sum / ((const Step*)control)->loss_scale;
 }

@@ -1,4 +1,4 @@
-"""The device's own launches, on a GPU and in the simulator: fill, copy, add, and the objective's sum."""
+"""The device's own launches, on a GPU and in the simulator: fill, copy, add, scale_by, and the objective's sum."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from core.device.launch import LaunchRecord
+from core.dtypes import C_TYPES
 from core.errors import BuildError
 from core.expr import cdiv
 from core.kernels.nvrtc import Kernel
@@ -16,7 +17,6 @@ from core.kernels.tensors import DeviceTensor
 SOURCE = Path(__file__).with_name("primitives.cu")
 THREADS, EACH = 256, 4  # EACH as in primitives.cu
 DOT_THREADS = 512
-C_TYPES = {"f32": "float", "f64": "double", "bf16": "bf16", "i32": "int", "u32": "unsigned", "u8": "unsigned char"}
 
 
 def fill(target: DeviceTensor, value: float) -> LaunchRecord:
@@ -34,8 +34,13 @@ def add(target: DeviceTensor, source: DeviceTensor) -> LaunchRecord:
     return _elements("add", target, source, source)
 
 
+def scale_by(target: DeviceTensor, control: DeviceTensor) -> LaunchRecord:
+    """target *= the loss scale in the control record."""
+    return _elements("scale_by", target, target, control)
+
+
 def dot(control: DeviceTensor, slot: int, a: DeviceTensor, b: DeviceTensor) -> LaunchRecord:
-    """control[slot] += sum(a * b), in f64 and in a fixed order."""
+    """control[slot] += sum(a * b) / the loss scale in the control record, in f64 and in a fixed order."""
     _same_size("dot", a, b)
     args = (control, np.int32(slot), a, b, np.uint64(a.size))
     return LaunchRecord(_kernel("dot", a, b), args, (1, 1, 1), (DOT_THREADS, 1, 1), method="dot", line=SOURCE.name)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def resident() -> int | None:
-    """Bytes of memory that this process holds, on macOS the most so far; None where the system does not say."""
+    """Bytes of memory that this process holds, on macOS the most so far; None where the system has no such figure."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         return pages()[1]
     if sys.platform == "darwin":
@@ -20,7 +20,7 @@ def resident() -> int | None:
 
 
 def address_space() -> int | None:
-    """Bytes of this process's address space; None where the system does not say."""
+    """Bytes of this process's address space; None where the system has no such figure."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         return pages()[0]
     return None

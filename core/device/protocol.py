@@ -1,6 +1,6 @@
 """Device, the type that plans, the engine and the trainer use, capabilities included.
 
-A capability is a field: no code asks for the name of a device, nor whether it has a method.
+A capability is a field: no code compares the name of a device or probes for a method.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Device(Protocol):
     activations. arch: the architecture that kernels are compiled for, "" where none are. compiles: kernels are
     compiled before they run (`prepare`). model: the chip's name, "" where there is no chip. real_time: seconds here are
     those of a chip, so that variants can be timed. tuned_arch: the architecture whose shipped choices of variants
-    apply, "" for none. scratch_bytes: bytes that nested launches have taken besides the plan's arena.
+    apply, "" for none. scratch_bytes: bytes of nested launches in addition to the plan's arena.
     """
 
     name: str
@@ -46,6 +46,11 @@ class Device(Protocol):
         """The architecture under which tuned choices are shipped, such as "sm_90"; "" for a device without any."""
         ...
 
+    @property
+    def tuned_sms(self) -> int:
+        """Its multiprocessors; of choices shipped for an architecture, those for the nearest number are taken."""
+        ...
+
     def describe(self) -> str:
         """One line for people: chip, cores or driver."""
         ...
@@ -56,6 +61,10 @@ class Device(Protocol):
 
     def can_run(self, variant: Variant) -> str | None:
         """Why a variant cannot run here; None when it can."""
+        ...
+
+    def multiplies(self, form: str) -> bool:
+        """Whether products can have this number format here: a dtype, or "tf32"."""
         ...
 
     def memory(self) -> tuple[int, int] | None:
@@ -104,6 +113,10 @@ class Device(Protocol):
         """Commands for target += source."""
         ...
 
+    def scale_by(self, target: Any, control: Any) -> list[Command]:
+        """Commands for target *= the loss scale in the control record."""
+        ...
+
     def dot_into(self, control: Any, slot: int, a: Any, b: Any) -> list[Command]:
         """Commands for control[slot] += sum(a * b), in f64."""
         ...
@@ -128,7 +141,7 @@ class Device(Protocol):
         ...
 
     def prepare(self, commands: Sequence[Any]) -> Any:
-        """Compile what the commands launch. Raises BuildError."""
+        """Compile the kernels of the commands. Raises BuildError."""
         ...
 
     def run(self, commands: Sequence[Any]) -> None:

@@ -33,6 +33,10 @@ class KernelDevice:
     def tuned_arch(self) -> str:
         return self.arch
 
+    @property
+    def tuned_sms(self) -> int:
+        return self.host.sms
+
     def memory(self) -> tuple[int, int] | None:
         """(free, total) bytes of the device's own memory; None where there is none."""
         return None
@@ -44,7 +48,7 @@ class KernelDevice:
     @property
     def host(self) -> Host:
         """The facts of the device that launchers may use."""
-        raise TypeError(f"{type(self).__name__} says nothing of its host")
+        raise TypeError(f"{type(self).__name__} has no facts of its host")
 
     @cached_property
     def scratch(self) -> Scratch | None:
@@ -55,6 +59,11 @@ class KernelDevice:
     def sharing(self) -> Host:
         """The host, with the workspaces that nested launches share."""
         return replace(self.host, scratch=self.scratch)
+
+    def multiplies(self, form: str) -> bool:
+        """Whether its chip has a number format, such as bf16 or tf32."""
+        chip = self.host.chip
+        return chip is None or chip.multiplies(form)
 
     def depends(self) -> dict[str, str]:
         """The facts that a run's bits depend on, by name."""
@@ -89,7 +98,7 @@ class KernelDevice:
         return [self.as_command(launch) for launch in launches]
 
     def record_calls(self, calls: Callable[[Any], None], pick: Pick | None) -> list[Any]:
-        """The launches of the ops that `calls(launch)` asks for: an optimizer's step."""
+        """The launches of the ops that `calls(launch)` names: an optimizer's step."""
         launch = UpdateRecorder(pick, self.sharing)
         calls(launch)
         return [self.as_command(record) for record in launch.records]
@@ -103,8 +112,11 @@ class KernelDevice:
     def add(self, target: DeviceTensor, source: DeviceTensor) -> list[Any]:
         return [self.as_command(primitives.add(target, source))]
 
+    def scale_by(self, target: DeviceTensor, control: DeviceTensor) -> list[Any]:
+        return [self.as_command(primitives.scale_by(target, control))]
+
     def dot_into(self, control: DeviceTensor, slot: int, a: DeviceTensor, b: DeviceTensor) -> list[Any]:
-        """control[slot] += sum(a * b), in f64."""
+        """control[slot] += sum(a * b) / loss scale, in f64."""
         return [self.as_command(primitives.dot(control, slot, a, b))]
 
     # --- statistics --------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A second stream of a GPU, on which collectives run beside the step: started behind a point of it, joined at another.
+"""A second stream of a GPU, on which collectives run beside the step: started at one point of it, joined at another.
 
 Both are recorded as calls, so that a captured graph has the fork and the join as edges between its nodes.
 """
@@ -28,7 +28,7 @@ class SideStream:
         return self._stream
 
     def start(self, records: Sequence[CallRecord]) -> CallRecord:
-        """A call that puts the calls of `records` on this stream, behind all that its own stream has before it."""
+        """A call that puts the calls of `records` on this stream, after all earlier work of its own stream."""
 
         def prepare(*addresses: int) -> Callable[[int], None]:
             works, at = [], 0
@@ -49,7 +49,7 @@ class SideStream:
         return replace(first, prepare=prepare, args=args, method=f"{first.method}, beside the step")
 
     def join(self, behind: CallRecord) -> CallRecord:
-        """A call that makes its own stream wait for all that this one has. behind: the last call that was started."""
+        """A call that makes its own stream wait for all work of this one. behind: the last call that was started."""
 
         def prepare() -> Callable[[int], None]:
             edge = self._edge()
@@ -58,7 +58,7 @@ class SideStream:
         return replace(behind, prepare=prepare, args=(), method="join")
 
     def _edge(self) -> Callable[[int, int], None]:
-        """edge(before, behind): the second stream waits for what the first has now."""
+        """edge(before, behind): the second stream waits for the present work of the first."""
         call = self.driver.call
         event = call("cuEventCreate", int(self.driver.api.CUevent_flags.CU_EVENT_DISABLE_TIMING))
 

@@ -20,7 +20,7 @@ class Staging:
 
     def __init__(self, driver: Driver, stream: Any) -> None:
         self.driver, self.stream = driver, stream
-        self.stages: list[tuple[int, Array, Any]] = []  # address, its bytes as an array, the event behind its last copy
+        self.stages: list[tuple[int, Array, Any]] = []  # address, its bytes as an array, the event after its last copy
         self.turn = 0
 
     def upload(self, pointer: int, data: Array) -> None:

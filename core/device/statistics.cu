@@ -6,19 +6,20 @@
 //
 // Sums are in double, so that a row's own mean and rms are those of the numbers to 1e-12.
 
-constexpr int THREADS = 256;                // as in statistics.py; a tensor has at most so many thread blocks
+constexpr int THREADS = 256;                // as in statistics.py; and the largest number of a tensor's thread blocks
 constexpr int VALUES = 8;                   // of a row: the fields of Row, in their order
 constexpr u32 NOT_FINITE = 0x7f800000;      // a float's bits without the sign, from infinity on
 constexpr u32 ROUNDS_UP = 0x7f7f8000;       // 2^128 - 2^119: from here on bf16 rounds to infinity
 constexpr u32 ROUNDS_DOWN = 0x00008000;     // 2^-134: up to here bf16 rounds to zero
 
 // A tensor of sizes[0] x sizes[1] x sizes[2] elements, strides[i] elements from one of sizes[i] to the next; before: one
-// of the same form that is subtracted, or null. Its thread blocks leave their sums from `first` on.
+// of the same form that is subtracted, or null; type: its number in TYPES of statistics.py. Its thread blocks leave
+// their sums from `first` on.
 struct Entry {
     const void* data;
     const void* before;
     u64 sizes[3], strides[2];
-    u32 is_bf16, first, blocks, unused;
+    u32 type, first, blocks, unused;
 };
 
 struct Row {
@@ -89,8 +90,9 @@ statistics(const Entry* entries, Row* partials, u32* counters, Row* out) {
     Entry entry = entries[blockIdx.y];
     if (blockIdx.x >= entry.blocks) return;
     Counts counts;
-    if (entry.is_bf16) read<bf16>(entry, counts);
-    else read<float>(entry, counts);
+    if (entry.type == 0) read<float>(entry, counts);
+    else if (entry.type == 1) read<bf16>(entry, counts);
+    else read<fp16>(entry, counts);
     Row row{counts.sum, counts.squares, counts.least, counts.largest, (double)counts.zeros, (double)counts.nonfinite,
             (double)counts.underflows, (double)counts.overflows};
     row.combine();

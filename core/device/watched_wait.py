@@ -24,7 +24,7 @@ class WatchedWait:
     def __init__(self, driver: Driver, stream: Any) -> None:
         self.driver, self.stream = driver, stream
         self.watches: list[Watch] = []
-        self._marks: deque[Any] = deque()  # events behind the lists that may still run
+        self._marks: deque[Any] = deque()  # events after the lists that may still run
         self._spare: list[Any] = []
 
     def add(self, watch: Watch | None) -> None:
@@ -41,7 +41,7 @@ class WatchedWait:
             self._marks.append(event)
 
     def wait(self) -> None:
-        """Return when all that was launched is done. Raises what a watch raises, or DeviceError of the driver."""
+        """Return when all launches are done. Raises the error of a watch, or DeviceError of the driver."""
         begun, pause = time.monotonic(), SHORTEST
         self.mark()
         while self._marks:

@@ -20,7 +20,7 @@ class Pace:
     """The speed of a slow device, from which the duration of a run is estimated before it starts.
 
     flops: FLOP/s of training steps. per_launch: the fixed cost of a step of a plan, as the FLOPs of the same time.
-    note: what the estimate leaves out, to follow a duration.
+    note: the parts that the estimate omits, printed after a duration.
     """
 
     flops: float
@@ -35,13 +35,13 @@ class DeviceKind:
 
     name: of --device, `[on.NAME]` and records. runs: the `device` of the variants that run on it. precisions: dtypes of
     activations that it may compute in; an opened one may have fewer. opener(): the open Device (docs/devices.md), or
-    DeviceError where there is none. detector(): what shows that its hardware is in this machine, "" for nothing;
+    DeviceError where there is none. detector(): the evidence that its hardware is in this machine, "" for nothing;
     `--device auto` takes the first device that is detected. None: it needs no hardware, and opens on every machine.
     compiles: its variants launch kernels, which are compiled; else its tensors are NumPy arrays. simulated: kernels run
     in `core.sim`. real_time: its seconds are those of real hardware, so that variants may be timed.
     planner(arch): a Device of that architecture that records and compiles, and runs nothing. default_arch: the
     architecture to plan for. pace(device): the Pace of an open one where a run may take hours without being meant to.
-    place: in words, "in the simulator"; "on NAME" without it. numbered: a machine may have several, and opener takes
+    place: a phrase, "in the simulator"; "on NAME" without it. numbered: a machine may have several, and opener takes
     the number of the one to open.
     """
 
@@ -67,7 +67,7 @@ class DeviceKind:
 
     @property
     def where(self) -> str:
-        """The place in words."""
+        """The place as a phrase: "on cuda"."""
         return self.place or f"on {self.name}"
 
     def open(self, number: int = 0) -> Any:
@@ -75,7 +75,7 @@ class DeviceKind:
         return _function(self.opener)(number) if self.numbered else _function(self.opener)()
 
     def detected(self) -> str:
-        """The evidence of its hardware on this machine, in words; "" without any, or for a device without hardware."""
+        """The evidence of its hardware on this machine; "" without any, or for a device without hardware."""
         return "" if self.detector is None else str(_function(self.detector)())
 
     def planned(self, arch: str) -> Any:

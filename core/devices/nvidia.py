@@ -15,7 +15,7 @@ CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv")
 
 
 def nvidia_device(root: Path = Path("/")) -> str:
-    """The evidence of an NVIDIA device on this machine, in words; "" without any. `root` is for tests."""
+    """The evidence of an NVIDIA device on this machine; "" without any. `root` is for tests."""
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return ""
     if sys.platform == "win32":

@@ -15,7 +15,7 @@ CPU = DeviceKind(
 CUDA = DeviceKind(
     "cuda",
     runs="cuda",
-    precisions=("f32", "bf16"),
+    precisions=("f32", "bf16", "fp16"),
     opener="core.device.cuda:CudaDevice",
     detector="core.devices.nvidia:nvidia_device",
     compiles=True,
@@ -26,7 +26,7 @@ CUDA = DeviceKind(
 SIM = DeviceKind(
     "sim",
     runs="cuda",
-    precisions=("f32", "bf16"),
+    precisions=("f32", "bf16", "fp16"),
     opener="core.device.simulated:SimDevice",
     compiles=True,
     simulated=True,

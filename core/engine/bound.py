@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.engine.batch import Array, Batch
+from core.engine.batch import NO_SEEDS, Array, Batch, Seeds
 from core.engine.store import ParameterStore
 from core.errors import DataError
-from core.graph import TARGETS
 from core.plan import Buffer, Plan, Step
 from core.plan.record import Pick, RecordedStep, record_steps
+from core.roles import DOCUMENTS, POSITIONS, TARGETS
 
 if TYPE_CHECKING:
     from core.device.protocol import Device
+    from core.engine.states import States
     from core.engine.tracing import TraceEvent
 
 Beside = Callable[[RecordedStep], Sequence[Any]]
@@ -47,13 +48,13 @@ class BoundPlan:
         control: Any,
         pick: Pick,
         capture: bool = True,
-        states: dict[str, Any] | None = None,
+        states: States | None = None,
     ) -> None:
         """control: the control record, on the store's device. pick: `Chooser.pick`. capture: replay in the form that
-        the device replays fastest. states: KV caches by name, which plans of one decode session share."""
+        the device replays fastest. states: those of a decode session, which its plans share."""
         self.plan, self.store, self.arena, self.control, self.pick = plan, store, arena, control, pick
         self.device, self.capture = store.device, capture
-        self._states = states if states is not None else {}
+        self._states = states
         self._own: dict[Buffer, Any] = {}
         self._flags: dict[bool, list[RecordedStep]] = {}
         self._commands: dict[tuple[bool, bool, bool], Sequence[Any]] = {}
@@ -68,9 +69,8 @@ class BoundPlan:
         if buffer.home == "grad":
             return self.store.place(self.store.grads, buffer.name[1:])
         if buffer.home == "state":
-            if buffer.name not in self._states:
-                self._states[buffer.name] = self._allocate(buffer)
-            return self._states[buffer.name]
+            assert self._states is not None, "a plan with a state is of a decode session"
+            return self._states.tensor(buffer)
         if buffer not in self._own:
             self._own[buffer] = self._allocate(buffer)
         return self._own[buffer]
@@ -78,27 +78,33 @@ class BoundPlan:
     def _allocate(self, buffer: Buffer) -> Any:
         return self.device.tensor(self.device.allocate(buffer.nbytes), 0, buffer.shape, buffer.dtype)
 
-    # --- what changes between steps --------------------------------------------------------------------------
+    # --- changes between steps -------------------------------------------------------------------------------
 
     def _homed(self, home: str) -> list[Buffer]:
         return [b for b in self.plan.buffers if b.home == home and b.last >= 0]
 
     def write_inputs(self, batch: Batch) -> None:
-        """Copy a batch in: integers, or numbers where the model declares activations.
+        """Copy a batch in: integers, or numbers where the model declares activations. Without documents and positions,
+        each row is one document.
 
         Raises DataError for a missing input, contents of another kind, or an integer outside its bounds.
         """
+        roles = self.plan.graph.roles
         for buffer in self._homed("input"):
             value = self.plan.graph.inputs[buffer.name]
-            if buffer.name not in batch:
+            if buffer.name in batch:
+                array = np.asarray(batch[buffer.name])
+            elif buffer.name in (roles.get(DOCUMENTS), roles.get(POSITIONS)):
+                places = np.arange(buffer.shape[-1]) if buffer.name == roles.get(POSITIONS) else 0
+                array = np.broadcast_to(np.int32(places), buffer.shape)
+            else:
                 raise DataError(f'input "{buffer.name}" is missing; got {", ".join(batch)}')
-            array = np.asarray(batch[buffer.name])
             if array.shape != buffer.shape:
                 raise DataError(f"input {buffer.name} has shape {array.shape}, expected {buffer.shape}")
             kinds, expected = ("fiu", "numbers") if value.dtype in (None, "acc") else ("iu", "integers")
             if array.dtype.kind not in kinds:
                 raise DataError(f"input {buffer.name} holds {array.dtype}, expected {expected}")
-            if value.bound is not None and buffer.name != TARGETS and array.size and int(array.min()) < 0:
+            if value.bound is not None and not value.negative and array.size and int(array.min()) < 0:
                 raise DataError(f"input {buffer.name} holds {int(array.min())}; only {TARGETS} may be negative")
             if value.bound is not None and array.size and int(array.max()) >= value.bound:
                 raise DataError(
@@ -107,12 +113,14 @@ class BoundPlan:
                 )
             self.device.upload(self.tensor(buffer), array)
 
-    def write_seeds(self, count: int, micro_steps: int) -> None:
-        """The loss terms' gradients: weight / count for a term per token, weight / micro-steps for a scalar."""
+    def write_seeds(self, count: int, micro_steps: int, seeds: Seeds = NO_SEEDS) -> None:
+        """The loss terms' gradients: weight / count for a term per token, weight / micro-steps for a scalar. seeds:
+        term -> its own instead, in the term's shape, f32 or f64."""
         for value, buffer in self.plan.seeds.items():
             weight = self.plan.graph.loss[value]
             share = weight / max(count, 1) if buffer.shape else weight / micro_steps
-            self.device.upload(self.tensor(buffer), np.full(buffer.shape, share))
+            seed = seeds[value] if value in seeds else np.full(buffer.shape, share)
+            self.device.upload(self.tensor(buffer), seed)
 
     def write_keys(self, seed: int, step: int, first_rows: Mapping[str, int]) -> None:
         """The random ops' keys: (seed, crc32 of the node's name, step, the node's first row within the whole step).
@@ -125,9 +133,11 @@ class BoundPlan:
             key = np.array([seed & 0xFFFFFFFF, zlib.crc32(node.encode()), step, first], np.uint32)
             self.device.upload(self.tensor(buffer), key)
 
-    def write_start(self, start: Array) -> None:
-        for buffer in self._homed("start"):
-            self.device.upload(self.tensor(buffer), start)
+    def write_places(self, start: Array, counts: Array) -> None:
+        """Tokens that each row holds, and how many of the next ones it has: (rows,) i32."""
+        for home, values in (("start", start), ("counts", counts)):
+            for buffer in self._homed(home):
+                self.device.upload(self.tensor(buffer), values)
 
     # --- recording and replay --------------------------------------------------------------------------------
 
@@ -157,7 +167,7 @@ class BoundPlan:
         return events(self._recorded(first), self.device)
 
     def timed(self) -> list[tuple[Step, float]]:
-        """Run the first micro-step, each step timed by itself: (step, seconds)."""
+        """Run the first micro-step, each step timed separately: (step, seconds)."""
         self._bind()
         recorded = self._recorded(True)
         seconds = self.device.elapsed([r.commands for r in recorded])

@@ -1,13 +1,12 @@
 """Plans bound to a device: parameters in flat arenas, recorded steps, forward, backward, update, decoding.
 
-An Engine owns the memory. A plan is bound once: every tensor gets its address and each launcher is called once to
+A plan is bound once: every tensor gets its address and each launcher is called once to
 record its launches; a step replays the record. The first micro-step of a step and the later ones are two
 records, since the first writes parameter gradients and the others add to them.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -15,163 +14,43 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.engine.batch import Array, Batch, check_same_parameters, count_of, dims_of, input_dims_of
-from core.engine.bound import Arena, Behind, BoundPlan
+from core.engine.batch import NO_SEEDS, Array, Batch, Seeds, count_of, dims_of
+from core.engine.bound import Behind, BoundPlan
 from core.engine.optimizer_step import update_of
-from core.engine.settings import NO_LIMITS, Record, Settings, chooser_of, precision_on
-from core.engine.store import ParameterStore
+from core.engine.planned_engine import PlannedEngine
+from core.engine.settings import NO_LIMITS, Record
 from core.errors import DataError, UsageError
-from core.graph import Graph, ModelSource
-from core.op import CONTROL, SLOT, Optimizer
-from core.plan import EVALUATE, TRAIN, ParameterLayout, Plan, Request, make_plan, trimmed
-from core.plan.record import control_record
+from core.op import CONTROL, SLOT
+from core.plan import EVALUATE, TRAIN, Plan, trimmed
+from core.plan.record import control_record, own_slots
 from core.plan.report import PlanReport
 from core.plan.steps import Step
-from core.ranks.group import ALONE, Ranks
-from core.registry import Registry
 
 if TYPE_CHECKING:
     from core.device.protocol import Device
     from core.engine.decode import DecodeSession
     from core.engine.health_ring import Health, HealthColumn
     from core.engine.tracing import TraceEvent
-    from core.ranks.slices import Slices
 
 
-class Engine:
-    """A model on a device. Parameters start at zero: call `initialize` or `load_parameters`."""
-
-    def __init__(
-        self,
-        model: ModelSource,
-        registry: Registry,
-        settings: Settings,
-        device: Device | None = None,
-        ranks: Ranks = ALONE,
-    ) -> None:
-        """device: one that is open already, instead of the one that settings name. ranks: the processes of the run,
-        each with an engine of the same model and settings."""
-        self.model, self.registry, self.settings, self.ranks = model, registry, settings, ranks
-        self.device = device if device is not None else registry.device(settings.device).open()
-        self.precision = precision_on(self.device, settings.precision)
-        self.graph = model.build(registry, dict(settings.dims))
-        self.input_dims = input_dims_of(model)
-        self.layout = ParameterLayout(self.graph, settings.freeze)
-        self.chooser = chooser_of(settings, registry, self.device, ranks)
-        self.chooser.check_names(self.graph)
-        self.collective = registry.collective if ranks.engine else None  # of ranks that are planned, none is chosen
-        self.slices: Slices | None = None  # of what trains, one for each rank
-        if ranks.size > 1 and settings.shard and settings.optimizer:
-            from core.engine.slice_pieces import slices_of  # of runs on several ranks
-
-            self.slices = slices_of(self.layout, self._optimizer(), ranks, self.collective)
-        self.chooser.slices = self.slices
-        self.store = self._store_on(self.device)
-        self.control = control_record(self.device)
-        self._record = np.zeros(len(CONTROL))  # the control record as the host last saw or wrote it
-        self._record[[SLOT["loss_limit"], SLOT["norm_limit"]]] = math.inf
-        self._step = self._next = 0  # the step that was run last, whose random keys are in use, and the next one
-        self._targets = 0  # of the step that was run last, over all ranks
-        self._update: Sequence[Any] = ()
-        self._graphs: dict[tuple[tuple[str, int], ...], Graph] = {(): self.graph}
-        self._bound: dict[Any, BoundPlan] = {}
-        self._health: dict[BoundPlan, Health] = {}
-        self.arena = Arena(self.device)
-
-    # --- parameters and state --------------------------------------------------------------------------------
-
-    def initialize(self, seed: int) -> None:
-        """Draw every parameter; a parameter's values depend on the seed and its name alone."""
-        self.store.initialize(seed)
-
-    def parameters(self) -> Mapping[str, Array]:
-        """All parameters in the graph's order, unpadded, such as (V, C), f32 or f64: views on the cpu, else copies."""
-        return self.store.parameters()
-
-    def load_parameters(self, values: Mapping[str, Array]) -> None:
-        """Set parameters from arrays of any float dtype, in the graph's shapes (V, C), ... without padding. Raises
-        BuildError unless names and shapes are exactly the graph's."""
-        from core.engine.loading import load_parameters
-
-        load_parameters(self.store, values)
-
-    def optimizer_state(self) -> Mapping[str, Mapping[str, Array]]:
-        """The optimizer's tensors: state -> parameter -> array of the same shape, f32 or f64; views on the cpu."""
-        return self.store.optimizer_state()
-
-    def load_optimizer_state(self, values: Mapping[str, Mapping[str, Array]]) -> None:
-        """Set the optimizer's tensors, arrays of the same shape as their parameters, f32 or f64. BuildError unless
-        states, names and shapes are exactly these."""
-        from core.engine.loading import load_optimizer_state
-
-        load_optimizer_state(self.store, values)
-
-    def parameter_gradients(self) -> Iterator[tuple[str, Array]]:
-        """(parameter, its gradient of the same shape, f32 or f64) of the last step, one by one: views on the cpu."""
-        return self.store.each_gradient()
-
-    def zero_gradients(self) -> list[str]:
-        """The parameters whose gradient was exactly zero in the step that was run last."""
-        return self.store.zero_gradients()
-
-    def _store_on(self, device: Device) -> ParameterStore:
-        states = tuple(self._optimizer().state) if self.settings.optimizer else ()
-        kind = ParameterStore
-        if self.slices:
-            from core.engine.slice_pieces import SlicedStore as kind
-        return kind(device, self.graph, self.layout, self.precision, states, self.slices)
-
-    def _optimizer(self) -> Optimizer:
-        if not self.settings.optimizer:
-            raise UsageError("this model was loaded without an optimizer: nothing to update with")
-        return self.registry.optimizer(self.settings.optimizer)
-
-    # --- plans -----------------------------------------------------------------------------------------------
-
-    def graph_for(self, dims: Mapping[str, int]) -> Graph:
-        """The model with other dims, such as B and T. DataError for dims that the model cannot have."""
-        key = tuple(sorted((k, v) for k, v in dims.items() if self.graph.dims.get(k) != v))
-        if key not in self._graphs:
-            graph = self.model.build(self.registry, {**self.settings.dims, **dict(key)})
-            check_same_parameters(graph, self.graph, key)
-            self._graphs[key] = graph
-        return self._graphs[key]
-
-    def plan(
-        self, kind: str, outputs: Sequence[str] = (), capacity: int = 0, dims: Mapping[str, int] | None = None
-    ) -> Plan:
-        """The plan for a request, unbound: what `core plan` shows. dims: other sizes, such as B and T."""
-        request = Request(
-            kind,
-            tuple(outputs),
-            capacity,
-            tuple(self.settings.recompute),
-            self.settings.fusion,
-            self.settings.alias,
-            self.settings.in_place,
-        )
-        return make_plan(self.graph_for(dims or {}), request, self.chooser, self.layout)
-
-    def bound(self, kind: str, outputs: Sequence[str], dims: Mapping[str, int]) -> BoundPlan:
-        """The plan for a request, bound; made once."""
-        key = (kind, tuple(outputs), tuple(sorted(dims.items())))
-        if key not in self._bound:
-            self._bound[key] = self._bind(self.plan(kind, outputs, dims=dims))
-        return self._bound[key]
-
-    def _bind(self, plan: Plan, states: dict[str, Any] | None = None) -> BoundPlan:
-        where = (self.store, self.arena, self.control)
-        return BoundPlan(plan, *where, self.chooser.pick, self.settings.capture, states)
+class Engine(PlannedEngine):
+    """A model on a device, to be run: steps, gradients, updates, values, decoding."""
 
     # --- running ---------------------------------------------------------------------------------------------
 
-    def gradients(self, batch: Batch) -> tuple[float, dict[str, Array]]:
-        """(loss, gradients by parameter name) of one batch: unpadded copies, f32 or f64; nothing is updated."""
-        self._start_step(0.0)
-        for index, plan in self._micro_steps([batch], self._count(batch)):
-            plan.run(first=index == 0)
-        loss = float(self.device.download(self.control)[SLOT["loss"]])
-        return loss, {name: array.copy() for name, array in self.store.gradients().items()}
+    def gradients(self, batch: Batch, seeds: Seeds = NO_SEEDS) -> tuple[float, dict[str, Array]]:
+        """(loss, gradients by parameter name) of one batch: unpadded copies, f32 or f64; nothing is updated. In fp16
+        under the largest loss scale, from that of the next step down, with which they are finite. seeds: see `step`."""
+        count = self._count(batch)
+        scale = self.scaling.of(count)
+        while True:
+            self._start_step(0.0, scale=scale)
+            for index, plan in self._micro_steps([batch], count, [seeds]):
+                plan.run(first=index == 0)
+            gradients = {name: array.copy() for name, array in self.parameter_gradients()}
+            if not self.scaling.retries(scale) or all(np.isfinite(array).all() for array in gradients.values()):
+                return float(self.device.download(self.control)[SLOT["loss"]]), gradients
+            scale /= 2
 
     def step(
         self,
@@ -180,9 +59,12 @@ class Engine:
         limits: tuple[float, float] = NO_LIMITS,
         after_launch: Callable[[], None] = lambda: None,
         health: bool = False,
+        seeds: Sequence[Seeds] = (),
     ) -> Record:
         """Forward and backward over the micro-batches, then one update.
 
+        seeds: of each micro-batch, loss term -> d objective / d term in the term's shape, (B, T) or (), f32 or f64;
+        a term without has its weight in the model, over the whole step's mean.
         limits: a loss or a norm above its own updates nothing. So does a loss, norm or lr that is not finite, for
         good: no later step updates anything either. after_launch: called when all is launched, before the device is
         waited for; it may not raise. health: take the statistics of all that is written, in the last micro-step;
@@ -192,10 +74,10 @@ class Engine:
             raise DataError("a step needs at least one micro-batch, got none")
         update = self._recorded_update()
         self._step, self._next = self._next, self._next + 1
-        self._start_step(lr, limits)
         self._targets = int(self.ranks.agree([sum(map(self._count, micro_batches))])[0])
+        self._start_step(lr, limits, self.scaling.of(self._targets), self.scaling.changes)
         watch = None
-        for index, plan in self._micro_steps(micro_batches, self._targets):
+        for index, plan in self._micro_steps(micro_batches, self._targets, seeds):
             last = index == len(micro_batches) - 1
             watch = self._health_of(plan) if health and last else None
             plan.run(index == 0, watch.beside if watch else None, self._sums_beside if last else None)
@@ -204,11 +86,38 @@ class Engine:
         self.ranks.states("the update")
         self.device.run(update)
         if watch:
-            watch.after_update(self._step + 1)
+            watch.after_update(self._step + 1, self._scale)
         after_launch()
+        record = self._read_record()
+        self.scaling.follow(self._record)
+        return record
+
+    def update(self, gradients: Mapping[str, Array], lr: float) -> Record:
+        """One update from gradients of all that trains: (V, C), ... without padding, f32 or f64. Its loss is 0.
+        Raises BuildError unless names and shapes are exactly those."""
+        from core.engine.loading import load_gradients  # training needs none
+
+        update = self._recorded_update()
+        self._next += 1
+        self._start_step(lr)
+        load_gradients(self.store, gradients)
+        self.device.run(update)
+        return self._read_record()
+
+    def _read_record(self) -> Record:
         self._record = self.device.download(self.control)
         loss, norm, ok, step, halted = (float(self._record[SLOT[n]]) for n in ("loss", "norm", "ok", "step", "halted"))
-        return Record(loss, norm, bool(ok), int(step), bool(halted))
+        scale = self._scale if self.scaling.changes else None
+        return Record(loss, norm, bool(ok), int(step), bool(halted), self._own_losses(), scale)
+
+    def _own_losses(self) -> dict[str, float]:
+        """Each loss term's own value in the step that was run last, by its key in the model's [loss]."""
+        losses: dict[str, float] = {}
+        for value, slots in own_slots(self.graph).items():
+            weight, key = self.graph.loss[value], self.graph.terms[value]
+            if weight:  # without, its gradient is zero, and so is this product with it
+                losses[key] = losses.get(key, 0.0) + sum(float(self._record[slot]) for slot in slots) / weight
+        return losses
 
     @property
     def updates(self) -> int:
@@ -232,22 +141,35 @@ class Engine:
             self._health[plan] = Health(plan, max(1, self.settings.health))
         return self._health[plan]
 
-    def _start_step(self, lr: float, limits: tuple[float, float] = NO_LIMITS) -> None:
-        loss, norm = limits
-        slots = {"lr": lr, "loss_scale": 1.0, "loss": 0.0, "loss_limit": loss, "norm_limit": norm}
+    def _start_step(
+        self, lr: float, limits: tuple[float, float] = NO_LIMITS, scale: float = 1.0, scale_changes: bool = False
+    ) -> None:
+        """Write the control record of a step. scale: of its gradients; scale_changes: by their being finite or not."""
+        self._scale = scale
+        (loss, norm), scaling = limits, self.scaling.slots if scale_changes else {"growth_steps": 0.0}
+        slots = {"lr": lr, "loss_scale": scale, "loss": 0.0, "loss_limit": loss, "norm_limit": norm, **scaling}
         for name, value in slots.items():
             self._record[SLOT[name]] = value
+        self._record[len(CONTROL) :] = 0.0
         self.device.upload(self.control, self._record)
 
     def _write(
-        self, plan: BoundPlan, batch: Batch, count: int, micro_steps: int, first_rows: Mapping[str, int]
+        self,
+        plan: BoundPlan,
+        batch: Batch,
+        count: int,
+        micro_steps: int,
+        first_rows: Mapping[str, int],
+        seeds: Seeds = NO_SEEDS,
     ) -> None:
         """Write the inputs that change between micro-steps."""
         plan.write_inputs(batch)
-        plan.write_seeds(count, micro_steps)
+        plan.write_seeds(count, micro_steps, seeds)
         plan.write_keys(self.settings.seed, self._step, first_rows)
 
-    def _micro_steps(self, batches: Sequence[Batch], count: int) -> Iterator[tuple[int, BoundPlan]]:
+    def _micro_steps(
+        self, batches: Sequence[Batch], count: int, seeds: Sequence[Seeds] = ()
+    ) -> Iterator[tuple[int, BoundPlan]]:
         """The plan of each micro-step, ready to run. count: targets in the whole step, whose part number i * size + r
         is micro-step i of rank r: random numbers follow from the step alone."""
         rank, size = self.ranks.rank, self.ranks.size
@@ -256,7 +178,8 @@ class Engine:
             plan = self.bound(TRAIN, (), self._dims_of(batch))
             rows = plan.plan.random_rows
             first_rows = {node: before[node] + rank * own for node, own in rows.items()}
-            self._write(plan, batch, count, len(batches) * size, first_rows)
+            own_seeds = seeds[index] if seeds else NO_SEEDS
+            self._write(plan, batch, count, len(batches) * size, first_rows, own_seeds)
             yield index, plan
             before.update({node: size * own for node, own in rows.items()})
 
@@ -272,7 +195,7 @@ class Engine:
         step has tensors of its own. UsageError without an optimizer."""
         optimizer, store, control = self._optimizer(), self.store, self.control
         if device is not self.device:
-            store, control = self._store_on(device), control_record(device)
+            store, control = self._store_on(device), control_record(device, self.graph)
         summed = device is self.device and self._sums_beside is not None
         return update_of(optimizer, self.settings.options, store, control, self.collective, summed)
 
@@ -293,16 +216,28 @@ class Engine:
 
     def evaluate(self, batch: Batch) -> tuple[float, int]:
         """(the loss terms' weighted sum, the number of targets >= 0) of a batch, without gradients."""
+        total, count, _ = self.evaluate_terms(batch)
+        return total, count
+
+    def evaluate_terms(self, batch: Batch) -> tuple[float, int, dict[str, float]]:
+        """`evaluate`, and the sum of each term alone by its key in the model's [loss], without its weight."""
         terms = tuple(self.graph.loss)
         plan = self.bound(EVALUATE, terms, self._dims_of(batch))
         plan.write_inputs(batch)
         plan.run()
         count = self._count(batch)
-        total = 0.0
+        total, sums = 0.0, dict[str, float]()
         for value, weight in self.graph.loss.items():
             losses = self.device.download(plan.tensor(plan.plan.values[value])).astype(np.float64)
-            total += weight * (float(losses.sum()) if losses.ndim else float(losses) * count)
-        return total, count
+            own = float(losses.sum()) if losses.ndim else float(losses) * count
+            total += weight * own
+            sums[self.graph.terms[value]] = sums.get(self.graph.terms[value], 0.0) + own
+        return total, count, sums
+
+    def term_shapes(self, batch: Batch) -> dict[str, tuple[int, ...]]:
+        """The loss terms' shapes in a batch, such as (B, T), or () of a scalar."""
+        graph = self.graph_for(self._dims_of(batch))
+        return {term: graph.values[term].shape for term in graph.loss}
 
     def _dims_of(self, batch: Batch) -> dict[str, int]:
         return dims_of(batch, self.graph, self.input_dims)
@@ -337,25 +272,29 @@ class Engine:
     def trace(self, batch: Batch) -> Iterator[TraceEvent]:
         """Run one training micro-step, stopping after every step of the plan. Tensors are views: copy to keep.
 
-        A trace does not change training: what a trace overwrites, a step writes before it reads.
+        A trace does not change training: a step writes all memory that a trace overwrites before it reads it. In fp16
+        gradients are `loss_scale` times as large.
         """
-        return (event for _, event in self._traced([batch], self._count(batch)))
+        count = self._count(batch)
+        return (event for _, event in self._traced([batch], count, self.scaling.of(count)))
 
     def replay(self, micro_batches: Sequence[Batch]) -> Generator[tuple[int, TraceEvent], None, None]:
         """All micro-steps of a step as `step` ran them last, bit for bit, without the update: (micro-step, event)."""
         own = sum(map(self._count, micro_batches))
-        yield from self._traced(micro_batches, self._targets if self.ranks.size > 1 else own)
+        yield from self._traced(micro_batches, self._targets if self.ranks.size > 1 else own, self._scale)
 
-    def _traced(self, micro_batches: Sequence[Batch], count: int) -> Generator[tuple[int, TraceEvent], None, None]:
-        self._start_step(0.0)
+    def _traced(
+        self, micro_batches: Sequence[Batch], count: int, scale: float
+    ) -> Generator[tuple[int, TraceEvent], None, None]:
+        self._start_step(0.0, scale=scale)
         for index, plan in self._micro_steps(micro_batches, count):
             for event in plan.trace(first=index == 0):
                 yield index, event
 
     def timed(self, batch: Batch) -> tuple[list[tuple[Step, float]], float]:
-        """Seconds of each step of a training micro-step, run one by one, and of the update behind it."""
+        """Seconds of each step of a training micro-step, run one by one, and of the update after it."""
         update = self._recorded_update()
-        self._start_step(0.0)
+        self._start_step(0.0, scale=self.scaling.of(self._count(batch)))
         plan = self.bound(TRAIN, (), self._dims_of(batch))
         self._write(plan, batch, self._count(batch), 1, {})
         return plan.timed(), self.device.elapsed([update])[0]
@@ -382,10 +321,9 @@ class Engine:
         return PlanReport(*about, states, master, self.slices, health, update)
 
     def prepare(self) -> None:
-        """Compile what a training step launches; without this, the first step does. Nothing where no kernels run."""
+        """Compile the kernels of a training step ahead of the first one. No effect on a device without kernels."""
         if self.device.compiles:
-            sizes = {token: self.graph.dims[token] for tokens in self.input_dims.values() for token in tokens}
-            plan = self.bound(TRAIN, (), sizes)
+            plan = self.bound(TRAIN, (), self.input_sizes)
             watched = self._health_of(plan).launches() if self.settings.health else []
             self.device.prepare([*plan.launches(), *self._recorded_update(), *watched])
 

@@ -17,7 +17,7 @@ from core.plan import ParameterLayout
 from core.plan.record import Pick, RecordedStep
 
 LEAST, MOST = 8 << 20, 16 << 20  # elements of a part: 32 to 64 MB of f32
-PIECE = 1 << 10  # a part that is cut within a parameter is cut at multiples of so many elements
+PIECE = 1 << 10  # a part that is cut within a parameter is cut at multiples of this number of elements
 Collective = Callable[[str], str]
 
 
@@ -67,7 +67,7 @@ def sums_beside(store: ParameterStore, collective: Collective, pick: Pick) -> Be
 
     def behind(recorded: Sequence[RecordedStep]) -> Mapping[int, Sequence[Any]]:
         completed = completions(store.layout, recorded, parts)
-        order = sorted(parts, key=lambda part: completed[part])  # stable: of equals, the one at the end comes first
+        order = sorted(parts, key=lambda part: completed[part])  # stable: of equals, the one at the end is first
         *starts, join = started(order)
         commands: dict[int, list[Any]] = {}
         for part, start in zip(order, starts, strict=True):
@@ -81,7 +81,7 @@ def sums_beside(store: ParameterStore, collective: Collective, pick: Pick) -> Be
 def completions(
     layout: ParameterLayout, recorded: Sequence[RecordedStep], parts: Sequence[tuple[int, int]]
 ) -> dict[tuple[int, int], int]:
-    """The number of the recorded step behind which a part is complete: the last writer of any gradient in it."""
+    """The number of the recorded step after which a part is complete: the last writer of any gradient in it."""
     writers: dict[str, int] = {}
     for number, record in enumerate(recorded):
         buffers = (buffer for buffer in record.step.tensors.values() if buffer is not None and buffer.home == "grad")

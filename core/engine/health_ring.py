@@ -17,6 +17,7 @@ from core.dtypes import resolve
 from core.engine.bound import BoundPlan
 from core.plan.health_rows import (
     GRADIENT,
+    UNSCALED,
     UPDATE,
     HealthRow,
     copy_bytes,
@@ -63,7 +64,7 @@ class Health:
         }
         groups = parameter_groups(layout)
         self._groups = list(zip(groups, places[-len(groups) :], strict=True))
-        self._steps: deque[int] = deque(maxlen=columns)
+        self._steps: deque[tuple[int, float]] = deque(maxlen=columns)
         self._kept = 0
         self._commands: dict[str, Sequence[Any]] = {}
         self._memory: Any = None  # the arena that the commands were recorded with
@@ -75,7 +76,7 @@ class Health:
     # --- a step ----------------------------------------------------------------------------------------------
 
     def beside(self, recorded: RecordedStep) -> list[Any]:
-        """Commands to run behind a step of the plan: the statistics of what it wrote for others."""
+        """Commands to run after a step of the plan: the statistics of its results."""
         if id(recorded.step) not in self._steps_written:
             return []
         tensors, place = self._steps_written[id(recorded.step)]
@@ -86,13 +87,13 @@ class Health:
         """Take the gradients' statistics and keep the parameters as they are."""
         self._run("before", lambda: [*self._of_group(0), *self.device.copy(self._before(), self._trainable())])
 
-    def after_update(self, step: int) -> None:
-        """Take those of parameters and updates, and keep the column as that of `step`."""
+    def after_update(self, step: int, scale: float) -> None:
+        """Take those of parameters and updates, and keep the column as that of `step`. scale: of its gradients."""
         self._run("after", lambda: [*self._of_group(1), *self._of_group(2)])
         at = self._kept % len(self._ring)
         self._run(f"keep {at}", lambda: self._keep(at))
         self._kept += 1
-        self._steps.append(step)
+        self._steps.append((step, scale))
 
     def launches(self) -> list[Any]:
         """Commands with all that recording launches, for a compiler."""
@@ -138,7 +139,17 @@ class Health:
         if not self._steps:
             return []
         ring, first = self.device.download(self._ring), self._kept - len(self._steps)
-        columns = [HealthColumn(s, self.rows, ring[(first + i) % len(ring)]) for i, s in enumerate(self._steps)]
+        columns = []
+        for i, (step, scale) in enumerate(self._steps):
+            values = ring[(first + i) % len(ring)]
+            columns.append(HealthColumn(step, self.rows, values if scale == 1 else unscaled(self.rows, values, scale)))
         self._steps.clear()
         self._kept = 0
         return columns
+
+
+def unscaled(rows: Sequence[HealthRow], values: Array, scale: float) -> Array:
+    """`values` with the gradients' numbers divided by the loss scale; counts are of the numbers in memory, and stay."""
+    powers = {"sum": 1, "squares": 2, "least": 1, "largest": 1}
+    divisor = np.array([scale ** powers.get(name, 0) for name in VALUES])
+    return np.where([[row.kind in UNSCALED] for row in rows], values, values / divisor)

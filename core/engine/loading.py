@@ -7,17 +7,23 @@ from typing import Any
 
 import numpy as np
 
+from core.dtypes import resolve
 from core.engine.store import Array, ParameterStore
 from core.errors import BuildError
 from core.expr import trim
+from core.kernels.tensors import check_range
 from core.plan import trimmed
 
 
 def load_parameters(store: ParameterStore, values: Mapping[str, Array]) -> None:
-    """Set all parameters. Raises BuildError unless names and shapes are exactly ours."""
+    """Set all parameters. Raises BuildError unless names and shapes are exactly ours, NumericsError for a weight that
+    the store's precision has no number for."""
     _check(store, values, list(store.graph.parameters), f"parameters of {store.graph.name}")
+    dtype = resolve(None, store.precision)
     for name in store.graph.parameters:
-        _write(store, store.weights, name, values[name])
+        value = values[name]
+        check_range(value, dtype, f"parameter {name}")
+        _write(store, store.weights, name, value)
     if store.master is not None:
         for name in store.trainable():
             _write_own(store, store.master, name, values)
@@ -32,6 +38,13 @@ def load_optimizer_state(store: ParameterStore, values: Mapping[str, Mapping[str
     for state, flat in store.states.items():
         for name in store.trainable():
             _write_own(store, flat, name, values[state])
+
+
+def load_gradients(store: ParameterStore, values: Mapping[str, Array]) -> None:
+    """Set the gradients. Raises BuildError unless names and shapes are exactly those of the trainable parameters."""
+    _check(store, values, store.trainable(), f"gradients of {store.graph.name}")
+    for name in store.trainable():
+        _write(store, store.grads, name, values[name])
 
 
 def _write_own(store: ParameterStore, flat: Any, name: str, values: Mapping[str, Array]) -> None:

@@ -7,7 +7,10 @@ from typing import Any
 
 from core.engine.store import ParameterStore
 from core.errors import UsageError
-from core.op import SLOT, Optimizer, Tensors
+from core.expr import cdiv
+from core.op import CONTROL, SLOT, Optimizer, Tensors
+from core.plan import GROUP
+from core.plan.record import own_slots
 
 
 def update_of(
@@ -30,16 +33,20 @@ def update_of(
         raise UsageError(f"[train] freeze leaves no parameter of {store.graph.name} to train")
     flat = {"param": store.weights[first:last], "grad": store.grads[first:last], **store.states, "master": store.master}
     group = store.groups()
+    own = {"clip": 0.0, **optimizer.options, **options}
     p = Tensors(
-        **{"clip": 0.0, **optimizer.options, **options},
+        **own,
         **flat,
         flat={**flat, "group": group, "step": control},
         group=group,
         group_without=store.groups,
-        parameters=_parameters(optimizer, store),
+        parameters=_parameters(optimizer, store, own.get("weight_decay", 0.0)),
+        groups=_groups(store, flat, group, control, own.get("weight_decay", 0.0)),
         control=control,
     )
-    loss = control[SLOT["loss"] : SLOT["loss"] + 1]
+    sums = [control[SLOT["loss"] : SLOT["loss"] + 1]]
+    if own := own_slots(store.graph):
+        sums.append(control[len(CONTROL) : len(CONTROL) + len(own)])
     cuts = list(store.slices.cuts) if store.slices else []
 
     def update(launch: Any) -> None:
@@ -48,7 +55,8 @@ def update_of(
 
             record_sums(launch, store, collective)
         if collective:
-            launch.op(collective("sum"), flat=loss)
+            for losses in sums:
+                launch.op(collective("sum"), flat=losses)
         optimizer.step(p, launch)
         if collective and cuts:
             launch.op(collective("gather"), part=flat["param"], flat=store.weights[:n], cuts=cuts)
@@ -56,10 +64,31 @@ def update_of(
     return update
 
 
-def _parameters(optimizer: Optimizer, store: ParameterStore) -> Any:
+def _groups(
+    store: ParameterStore, flat: Mapping[str, Any], group: Any, control: Any, weight_decay: float
+) -> list[Tensors]:
+    """`p.groups`: a stretch of the flat arenas for each pair of a learning rate and a weight decay."""
+    groups = []
+    for stretch in store.stretches():
+        part = slice(stretch.first - store.first, stretch.last - store.first)
+        bytes_of = slice(part.start // GROUP, cdiv(part.stop, GROUP))
+        tensors = {name: None if one is None else one[part] for name, one in flat.items()}
+        decay = weight_decay if stretch.weight_decay is None else stretch.weight_decay
+        groups.append(
+            Tensors(
+                flat={**tensors, "group": group[bytes_of], "step": control, "lr_factor": stretch.lr_factor},
+                group_without=lambda names, those=bytes_of: store.groups(names)[those],
+                lr_factor=stretch.lr_factor,
+                weight_decay=decay,
+            )
+        )
+    return groups
+
+
+def _parameters(optimizer: Optimizer, store: ParameterStore, weight_decay: float) -> Any:
     """`p.parameters`: those of this rank's slice, which an optimizer has that declares `whole`."""
     if not store.slices or optimizer.whole:
-        return store.one_by_one()
+        return store.one_by_one(weight_decay)
     from core.engine.slice_pieces import NotWhole  # of runs on several ranks
 
     return NotWhole(optimizer.name)

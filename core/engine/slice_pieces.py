@@ -26,8 +26,8 @@ BLOCK = 1 << 24  # elements that travel at a time
 def slices_of(
     layout: ParameterLayout, optimizer: Optimizer, ranks: Ranks, collective: Callable[[str], str] | None
 ) -> Slices | None:
-    """The slices of what trains: at chunks, or between parameters for an optimizer that needs whole ones. None where
-    nothing trains.
+    """The slices of the trainable elements: at chunks, or between parameters for an optimizer that needs whole ones.
+    None where nothing trains.
 
     collective: the op for "gather"; None where nothing runs. Raises BuildError where there are fewer slices than ranks.
     """
@@ -47,11 +47,11 @@ def slices_of(
 
 
 class NotWhole(Sequence[Any]):
-    """What `p.parameters` is where slices may cut parameters: an error for the optimizer that asks for it."""
+    """`p.parameters` where slices may cut parameters: an error for the optimizer that reads it."""
 
     def __init__(self, optimizer: str) -> None:
         self._error = BuildError(
-            f"optimizer {optimizer} asks for p.parameters, and the slices of this run may cut parameters",
+            f"optimizer {optimizer} uses p.parameters, and the slices of this run may cut parameters",
             hint="`whole = True` in its class has them cut between parameters; --set train.shard=false cuts none",
         )
 
@@ -103,7 +103,7 @@ class SlicePiece:
 
 
 def _prefix(place: Place) -> int | None:
-    """The number of elements without padding, where padding is behind all of them; None where it is in between."""
+    """The number of elements without padding, where padding is after all of them; None where it is in between."""
     sizes = trim(place.shape)
     rest = tuple(place.shape[1:])
     return sizes[0] * int(np.prod(rest)) if place.shape and tuple(sizes[1:]) == rest else None
@@ -166,7 +166,7 @@ class SlicedStore(ParameterStore):
         return {state: reader(flat) for state, flat in self.states.items()}
 
     def zero_gradients(self) -> list[str]:
-        """What trains and whose gradient, summed over ranks, is exactly zero. All ranks call it."""
+        """Trainable parameters whose gradient, summed over ranks, is exactly zero. All ranks call it."""
         names, own = self.trainable(), own_pieces(self)
         spans = {name: piece.place.offset + piece.start for name, piece in own.items()}
         here = [n in own and self.any(spans[n], spans[n] + own[n].stop - own[n].start) for n in names]
@@ -182,7 +182,7 @@ class GatheredParameters(Mapping[str, Array]):
     """All parameters in full precision, unpadded, on rank 0, from the master weights of all ranks.
 
     A lookup of one that trains is made by all ranks together, once for each name and in order: the others call `serve`,
-    and rank 0 `serve` too, once it has read what it wants. `shapes` is known without.
+    and rank 0 `serve` too, once it has read enough. `shapes` is known without.
     """
 
     def __init__(self, store: ParameterStore) -> None:
@@ -217,13 +217,13 @@ class GatheredParameters(Mapping[str, Array]):
         return np.broadcast_to(np.float32(0), self.shapes[name]) if self._cut(name) else self[name]
 
     def serve(self) -> None:
-        """Give the others what they still read."""
+        """Give the others the rest of their reads."""
         while self._waiting:
             for _ in self._exchange(self._store.layout.places[self._waiting.pop(0)]):
                 pass
 
     def _exchange(self, place: Place) -> Iterator[tuple[int, list[bytes]]]:
-        """(first element, what each rank has from there) of a parameter, block by block."""
+        """(first element, each rank's elements from there) of a parameter, block by block."""
         store = self._store
         for start in range(0, place.size, BLOCK):
             stop = min(start + BLOCK, place.size)

@@ -1,12 +1,13 @@
 """A model's parameters in memory: flat arenas of weights, gradients and optimizer state, and arrays by name.
 
-Under bf16 the weights that train have a master copy in f32, which is initialized, loaded, updated and read; the
-weights are its rounding.
+Under bf16 and fp16 the weights that train have a master copy in f32, which is initialized, loaded, updated and read;
+the weights are its rounding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from core.graph import Graph
 from core.graph.init import draw_all
 from core.op import Tensors
 from core.plan import GROUP, ParameterLayout, trimmed
+from core.plan.layout import Stretch
 from core.threads import cores
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ BYTES = 1 << 24  # of groups, uploaded at a time
 
 
 class ByName(Mapping[str, Array]):
-    """Arrays by name, each read when it is asked for: copies of a device's memory take room for one at a time."""
+    """Arrays by name, each read at its use: copies of a device's memory take room for one at a time."""
 
     def __init__(self, names: Iterable[str], read: Callable[[str], Array]) -> None:
         self._names, self._read = dict.fromkeys(names), read
@@ -78,7 +80,7 @@ class ParameterStore:
 
     @property
     def grads(self) -> Any:
-        """The flat gradients of what trains."""
+        """The flat gradients of the trainable parameters."""
         if self._grads is None:
             self._grads = self._flat(self.layout.trainable, "acc")
         return self._grads
@@ -91,7 +93,7 @@ class ParameterStore:
         return self._states
 
     def groups(self, without: Iterable[str] = ()) -> Any:
-        """One byte per 64 elements that are updated here, on the device: what decays, what trains; `without`: as if
+        """One byte per 64 elements that are updated here, on the device: decays, trains; `without`: as if
         untrained."""
         count, names = (self.last - self.first) // GROUP, list(without)
         tensor = self.device.tensor(self.device.allocate(count), 0, (count,), "u8")
@@ -105,8 +107,14 @@ class ParameterStore:
         where = self.layout.places[name]
         return flat[where.offset - first : where.offset - first + where.size].reshape(where.shape)
 
-    def one_by_one(self) -> list[Tensors]:
-        """For each parameter that is updated here: name, shape, decays, and its part of every arena, with padding."""
+    def stretches(self) -> list[Stretch]:
+        """The layout's stretches as far as they are updated here; of slices, those that meet this rank's."""
+        cut = [replace(s, first=max(s.first, self.first), last=min(s.last, self.last)) for s in self.layout.stretches]
+        return [stretch for stretch in cut if stretch.first < stretch.last]
+
+    def one_by_one(self, weight_decay: float) -> list[Tensors]:
+        """For each parameter that is updated here: name, shape, decays, the factor of its learning rate, its weight
+        decay (where it has none of its own, `weight_decay`), and its part of every arena, with padding."""
         arrays = []
         for name in self.trainable():
             where = self.layout.places[name]
@@ -116,7 +124,10 @@ class ParameterStore:
             parts = {k: self.place(flat, name) for k, flat in whole.items()}
             own = {"master": self.master, **self.states}
             parts |= {k: None if flat is None else self.place(flat, name, self.first) for k, flat in own.items()}
-            arrays.append(Tensors(name=name, shape=where.shape, decays=where.decay, **parts))
+            stretch = next(s for s in self.layout.stretches if s.first <= where.offset < s.last)
+            decay = weight_decay if stretch.weight_decay is None else stretch.weight_decay
+            rates = {"lr_factor": stretch.lr_factor, "weight_decay": decay}
+            arrays.append(Tensors(name=name, shape=where.shape, decays=where.decay, **rates, **parts))
         return arrays
 
     # --- by name -----------------------------------------------------------------------------------------------
@@ -137,11 +148,11 @@ class ParameterStore:
         return ByName(self.graph.parameters, lambda name: self._read(self.full(name), name))
 
     def gradients(self) -> dict[str, Array]:
-        """The gradients of what trains, likewise."""
+        """The gradients of the trainable parameters, likewise."""
         return dict(self.each_gradient())
 
     def each_gradient(self) -> Iterator[tuple[str, Array]]:
-        """(parameter, gradient) of what trains, likewise, one by one."""
+        """(parameter, gradient) of the trainable parameters, likewise, one by one."""
         return ((name, self._read(self.grads, name)) for name in self.trainable())
 
     def zero_gradients(self) -> list[str]:
@@ -151,7 +162,7 @@ class ParameterStore:
         return [n for n in self.trainable() if not self.any(places[n].offset, places[n].offset + places[n].size)]
 
     def any(self, start: int, stop: int) -> bool:
-        """Whether a gradient of these elements is not zero: looked at in growing parts, the first of which mostly has
+        """Whether a gradient of these elements is not zero: read in growing parts, the first of which mostly has
         one."""
         size = FIRST_LOOK
         while start < stop:
@@ -174,7 +185,7 @@ class ParameterStore:
 
     @property
     def trained(self) -> Any:
-        """What trains, whole, flat, in the fullest precision: of slices, the weights, for master weights are cut."""
+        """The trainable parameters, whole, flat, in the fullest precision: with slices, the weights."""
         whole = self.master is not None and not self.slices
         return self.master if whole else self.weights[: self.layout.trainable]
 

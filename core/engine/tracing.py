@@ -10,7 +10,7 @@ import numpy as np
 
 from core.engine.batch import Array
 from core.plan import trimmed
-from core.plan.record import RecordedStep
+from core.plan.record import SCALE_BY, RecordedStep
 from core.plan.step_tensors import written_by
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class TraceEvent:
     """One step of a traced run: `kind` ("forward", "backward", "add", ...), the node's name ("" for add, copy and
     fill, which are no node's), its op, the variant's name, every tensor it saw after it ran, by schema name, without
-    padding, and the names of those that it wrote for others: outputs and gradients, not what it saved for itself."""
+    padding, and the names of those that it wrote for others: outputs and gradients, without its own saved tensors."""
 
     kind: str
     node: str
@@ -36,7 +36,7 @@ def events(recorded: Iterable[RecordedStep], device: Device) -> Iterator[TraceEv
     for one in recorded:
         step, t = one.step, one.t
         device.run(one.commands)
-        if step.kind == "objective":
+        if step.kind in (SCALE_BY, "objective"):
             continue
         tensors = {}
         for name, buffer in step.tensors.items():

@@ -1,6 +1,6 @@
 """A conversation with a model: its messages, and a decode session that holds their tokens. It knows no terminal.
 
-Each turn tokenises the whole conversation anew by its form, since a template may write earlier messages in another way
+Each turn tokenises the whole conversation again by its form, since a template may write earlier messages in another way
 than before. The session keeps the common prefix: usually all but the new turn, so that a turn costs its own tokens and
 not those before it.
 """
@@ -18,7 +18,7 @@ from core.generate.sample import Array, Sampling, continue_steps
 from core.generate.text import Continuation
 from core.tokenizers.tokenizer import Tokenizer
 
-CONTEXT, INTERRUPTED = "context", "interrupted"  # why an answer goes no further, besides what text.py knows
+CONTEXT, INTERRUPTED = "context", "interrupted"  # reasons for the end of an answer, in addition to those of text.py
 PIECE = 128  # tokens that are fed between two questions whether to go on
 
 Message = Mapping[str, str]  # {"role": "system", "user" or "assistant", "content"}
@@ -27,7 +27,7 @@ Message = Mapping[str, str]  # {"role": "system", "user" or "assistant", "conten
 @dataclass(frozen=True)
 class Form:
     """The form of a conversation in tokens. render: the ids up to where the next answer begins. ends: ids that end an
-    answer besides the tokenizer's end of text; stops: texts that do."""
+    answer in addition to the tokenizer's end of text; stops: texts that do."""
 
     render: Callable[[Sequence[Message]], Sequence[int] | Array]
     ends: Collection[int] = ()
@@ -62,7 +62,7 @@ class Answer:
 
 
 class Chat:
-    """A conversation. `messages`: what was said, and what has room; `system` opens it.
+    """A conversation. `messages`: those so far that have room; `system` opens it.
 
     session: of one row, for this chat alone. most: tokens of an answer. vocabulary: ids from there on are never drawn.
     """
@@ -91,14 +91,14 @@ class Chat:
         self._fitting([*self.system, {"role": "user", "content": "a"}])
 
     def reset(self) -> None:
-        """Forget what was said."""
+        """Forget all messages."""
         self.messages = list(self.system)
 
     def answer(self, text: str, show: Callable[[str], None], stopped: Callable[[], bool] = lambda: False) -> Answer:
         """The model's answer to `text`; `show` gets it piece by piece. `stopped()` is called between tokens.
 
         When there is no room for text and answer, the oldest turns go. Raises UsageError for a text that has no room
-        by itself, DataError for what a template does not take; the conversation is then as it was before.
+        alone, DataError for messages that a template refuses; the conversation is then unchanged.
         """
         conversation: list[Message] = [*self.messages, {"role": "user", "content": text}]
         messages, ids = self._fitting(conversation)
@@ -141,16 +141,17 @@ class Chat:
         if len(ids) > capacity:
             raise UsageError(
                 f"a turn of {len(ids)} tokens, with the template's, and the conversation holds {capacity}",
-                hint="say less" + (", and a shorter --system" if self.system else ""),
+                hint="shorten the message" + (", and a shorter --system" if self.system else ""),
             )
         return messages, ids
 
     def _feed(self, ids: list[int], stopped: Callable[[], bool]) -> tuple[Array | None, int]:
-        """The logits behind `ids`, None if it was stopped before; and how many tokens were fed for it."""
+        """The logits after `ids`, None if it was stopped before; and how many tokens were fed for it."""
         same = 0
         while same < min(len(ids) - 1, len(self._held)) and ids[same] == self._held[same]:
             same += 1
         self.session.rewind(same)
+        same = int(self.session.start[0])  # with a state of constant size, none of a conversation that was changed
         self._held = ids[:same]
         logits = None
         for at in range(same, len(ids), PIECE):

@@ -48,13 +48,13 @@ class Sampling:
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """The ids of a prompt, behind those that the tokenizer begins with; of an empty one, the id between documents."""
+    """The ids of a prompt, after those that the tokenizer begins with; of an empty one, the id between documents."""
     ids = [*tokenizer.begin, *(int(i) for i in tokenizer.encode(prompt))]
     return ids or [tokenizer.eot if tokenizer.eot is not None else 0]
 
 
 def sample_logits(logits: Array, sampling: Sampling, rng: np.random.Generator, seen: Array | None = None) -> Array:
-    """One token a row, (B,) i32, drawn from logits (B, V) as `sampling` says; its seed is not used here.
+    """One token a row, (B,) i32, drawn from logits (B, V) by `sampling`; its seed is not used here.
 
     seen: (B, V) bool, the tokens that each row holds already; without it nothing is penalised. Of equal logits the
     lower ids count as larger. One uniform number is drawn per row, so that a row's draw does not depend on V. Raises
@@ -93,7 +93,7 @@ def _largest(values: Array, largest: Array, sampling: Sampling) -> tuple[Array |
     """The ids to draw from, largest value first; None where all may be drawn and no order is needed. And the sum of
     the weights of all (B, 1), where it is not that of these ids.
 
-    Sorting 50,000 values takes as long as a layer: what can never be drawn is left out before. For top_p that is what
+    Sorting 50,000 values takes as long as a layer: values that can never be drawn are left out. For top_p those are
     weighs less than (1 - top_p) / V of all, since all such together weigh less than 1 - top_p.
     """
     count, total = values.shape[-1], None
@@ -117,7 +117,7 @@ def generate_steps(
     sampling: Sampling,
     vocabulary: int | None = None,
 ) -> Iterator[Array]:
-    """`tokens` times the next token of every prompt, (B,) i32, drawn as `sampling` says.
+    """`tokens` times the next token of every prompt, (B,) i32, drawn by `sampling`.
 
     prompts: one sequence of ids a row of the session, of any lengths from 1. vocabulary: ids from there on are
     padding or mean nothing to the tokenizer, and are never drawn. Raises UsageError when prompt and continuation
@@ -132,7 +132,7 @@ def generate_steps(
     if longest + tokens - 1 > session.room:
         raise UsageError(
             f"a prompt of {longest} tokens and {tokens} new ones do not fit: there is room for {session.room + 1}",
-            hint="ask for fewer tokens or shorten the prompt",
+            hint="request fewer tokens or shorten the prompt",
         )
     padded = np.zeros((len(prompts), longest), np.int32)
     for row, prompt in enumerate(prompts):
@@ -150,7 +150,7 @@ def continue_steps(
     rng: np.random.Generator,
     vocabulary: int | None = None,
 ) -> Iterator[Array]:
-    """As `generate_steps`, of a session that holds the prompts already: `held`, behind which it gave `logits` (B, V).
+    """As `generate_steps`, of a session that holds the prompts already: `held`, after which it gave `logits` (B, V).
 
     The last token that was taken from here has not been fed.
     """
@@ -177,7 +177,7 @@ def generate(
     cancelled: Callable[[], bool] = lambda: False,
 ) -> list[list[int]]:
     """The continuations of `prompts`, without the prompts: up to `tokens` ids each, ended by a token of `stop`, which
-    is left out. `cancelled()` is asked between tokens. Otherwise as `generate_steps`.
+    is left out. `cancelled()` is called between tokens. Otherwise as `generate_steps`.
     """
     continuations: list[list[int]] = [[] for _ in prompts]
     open_rows = set(range(len(continuations)))

@@ -7,15 +7,15 @@ from collections.abc import Callable, Collection, Sequence
 
 from core.tokenizers.tokenizer import Tokenizer
 
-# why a text goes no further: the model ended it, a stop text came, it has as many tokens as were asked for
+# reasons for the end of a text: the model's, a stop text, the requested number of tokens
 END, STOP, TOKENS = "end", "stop", "tokens"
 
 
 class Continuation:
-    """The text behind a prompt as it grows: `tokens` and `text` so far; `ended` says why it goes no further, once so.
+    """The text after a prompt as it grows: `tokens` and `text` so far; `ended` is the reason for its end, or "".
 
     `show` gets the prompt, then pieces of the text as soon as they are certain: a character's bytes may come in several
-    tokens, and what may become one of `stops` is held back. A stop, and a token that ends the text (the tokenizer's
+    tokens, and a possible start of one of `stops` is held back. A stop, and a token that ends the text (the tokenizer's
     end of text, or one of `ends`), are left out.
     """
 
@@ -30,7 +30,7 @@ class Continuation:
         self._tokenizer, self._stops, self._show = tokenizer, [s for s in stops if s], show
         self._ends = {tokenizer.eot, *ends}
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._held = ""  # text that may be the begin of a stop
+        self._held = ""  # text that may be the start of a stop
         self._opens = bool(getattr(tokenizer, "dummy", 0)) and not prompt
         self.tokens: list[int] = []
         self.text, self.ended = "", ""

@@ -68,7 +68,7 @@ class CudaForm:
                 raise TypeError(ast.dump(node))
         return f"({text})" if binds < within else text
 
-    # --- levels: what can be computed when ---------------------------------------------------------------------
+    # --- levels: the order of computation ----------------------------------------------------------------------
 
     def levels(self, results: Sequence[str]) -> dict[str, int]:
         """Reduction as text -> its level: that of one without others inside is 1."""

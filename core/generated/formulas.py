@@ -1,4 +1,4 @@
-"""The formulas of an op, read: names, kinds of values, what follows from what. BuildError for what they cannot say.
+"""The formulas of an op, read: names, kinds of values, dependencies. BuildError for formulas outside of the language.
 
 A formula is a line `name = expression` in Python's notation. Names are the op's inputs, parameters, attributes, the
 last dim, `dy` for the gradient of an output y, and names of lines before. Each output and each gradient `dx` has one
@@ -23,7 +23,7 @@ OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow)
 COMPARISONS = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
 RESERVED = {"float", "double", "int", "char", "bool", "short", "long", "auto", "const", "void", "this", "new",
             "delete", "struct", "union", "enum", "switch", "case", "do", "goto", "static", "elem",
-            "bf16", "load", "store"}  # fmt: skip
+            "bf16", "fp16", "load", "store"}  # fmt: skip
 NUMBER, ROW, COLUMN, ELEMENT = "number", "row", "column", "element"  # how many values: 1, rows, C, rows * C
 
 
@@ -51,7 +51,7 @@ class Formulas:
         results = [*op.outputs, *(f"d{name}" for name in self.tensors)]
         for name in results:
             if name not in self.lines:
-                raise self._error(f"no line says what {name} is", f"write `{name} = ...`")
+                raise self._error(f"no line defines {name}", f"write `{name} = ...`")
         for name in self.lines:
             if name not in results and not any(name in self._names(line) for line in self.lines.values()):
                 raise self._error(f"{name} is used by no line", "remove it")
@@ -64,7 +64,7 @@ class Formulas:
 
     @property
     def above(self) -> list[str]:
-        """The gradients that come from above: `dy` of each output y."""
+        """The gradients of the outputs: `dy` of each output y."""
         return [f"d{name}" for name in self.op.outputs]
 
     def _last_dim(self) -> str:
@@ -122,7 +122,7 @@ class Formulas:
     def _kind(self, node: ast.expr, text: str) -> str:
         match node:
             case ast.Constant(value=bool() | str() | bytes() | None):
-                raise self._error(f"`{text}`: {node.value!r} is no number")
+                raise self._error(f"`{text}`: {node.value!r} is not a number")
             case ast.Constant(value=int() | float()):
                 return NUMBER
             case ast.Name(id=name):
@@ -182,6 +182,28 @@ class Formulas:
             visit(name)
         return list(done)
 
+    def made_of(self, result: str) -> str:
+        """The tensors that an element of a result follows from, as a line of `Reference.made_of`: those that a
+        reduction takes are whole in the last dim."""
+        whole: dict[str, bool] = {}
+
+        def visit(node: ast.expr, reduced: bool) -> None:
+            match node:
+                case ast.Name(id=name) if name in self.lines:
+                    visit(self.lines[name].expression, reduced)
+                case ast.Name(id=name) if name in self.tensors or name in self.above:
+                    whole[name] = whole.get(name, False) or reduced
+                case ast.Call(func=ast.Name(id=function), args=args):
+                    for part in args:
+                        visit(part, reduced or function in REDUCTIONS)
+                case _:
+                    for child in ast.iter_child_nodes(node):
+                        if isinstance(child, ast.expr):
+                            visit(child, reduced)
+
+        visit(self.lines[result].expression, False)
+        return " ".join(f"{name}({self.last})" if taken else name for name, taken in whole.items())
+
     @cached_property
     def gradients(self) -> tuple[str, ...]:
         """`dx` of each input, then of each parameter."""
@@ -189,7 +211,7 @@ class Formulas:
 
     @cached_property
     def reads(self) -> tuple[str, ...]:
-        """What backward reads besides dy: inputs and parameters. Outputs and lines in between are computed again."""
+        """Backward's reads in addition to dy: inputs and parameters. Outputs and lines in between are recomputed."""
         return tuple(name for name in self.tensors if name in self.closure(self.gradients))
 
     @cached_property

@@ -1,6 +1,6 @@
 """The variant `host`: an op's reference on the host, for a device on which no kernel of the op is known.
 
-Each launcher downloads what it reads, calls the reference in f32, and uploads what it writes. The device waits
+Each launcher downloads its inputs, calls the reference in f32, and uploads its results. The device waits
 meanwhile and CUDA graphs are split, so that it is taken by explicit choice only: `ops.NAME = "host"`.
 """
 
@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from core.dtypes import NUMPY
+from core.dtypes import NARROW, NUMPY
 from core.op import Op, Reference, Tensors, Variant
 from core.step_record import StepRecord
 
@@ -24,7 +24,7 @@ class HostVariant(Variant):
 
     @property
     def substitute(self) -> bool:
-        """It stands in for kernels."""
+        """It is a substitute for kernels."""
         return True
 
     def forward(self, t: Any, launch: Any) -> None:
@@ -64,8 +64,8 @@ class HostVariant(Variant):
 
 
 def on_host(dtype: str) -> Any:
-    """The dtype of a tensor's array on the host: bf16 is f32 there."""
-    return np.dtype(np.float32) if dtype == "bf16" else NUMPY[dtype]
+    """The dtype of a tensor's array on the host: bf16 and fp16 are f32 there."""
+    return np.dtype(np.float32) if dtype in NARROW else NUMPY[dtype]
 
 
 def host_variant(op: Op, reference: Reference, runs: str) -> Variant:

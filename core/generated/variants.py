@@ -41,7 +41,7 @@ class GeneratedCuda(Variant):
     """The formulas as kernels; the file is in the cache folder, under a name with its hash."""
 
     formulas: ClassVar[Formulas]
-    priority = 1  # behind whatever is written by hand, but before one that is only to be read
+    priority = 1  # after any variant written by hand, but before one that is only to be read
 
     @cached_property
     def form(self) -> CudaForm:
@@ -135,5 +135,6 @@ def variants_of(formulas: Formulas, with_reference: bool) -> list[Variant]:
                "can_add": tuple(formulas.op.inputs)}  # fmt: skip
     kinds: list[Variant] = [type("GeneratedCuda", (GeneratedCuda,), {**members, "name": "generated"})()]
     if with_reference:
-        kinds.insert(0, type("GeneratedReference", (GeneratedReference,), members)())
+        made_of = {name: formulas.made_of(name) for name in (*formulas.op.outputs, *formulas.gradients)}
+        kinds.insert(0, type("GeneratedReference", (GeneratedReference,), {**members, "made_of": made_of})())
     return kinds

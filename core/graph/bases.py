@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def base_of(name: Any, place: str, chain: Sequence[tuple[Path, str]], registry: Registry) -> Path:
     """The file of the base `name`. place: of the key; chain: (path, as it is shown) of the model and its bases so far.
 
-    Raises UsageError for a name that is no model, is outside the folders that models may come from, or closes a circle.
+    Raises UsageError for a name without a model, one outside the folders that models may come from, or closes a circle.
     """
     base = _path_of(name, f"{place} extends", chain, registry)
     if base.resolve() in {path.resolve() for path, _ in chain}:
@@ -37,7 +37,7 @@ def _path_of(name: Any, where: str, chain: Sequence[tuple[Path, str]], registry:
     if not is_path(name):
         raise UsageError(
             f'{where}: no model is called "{name}"{did_you_mean(name, registry.models)} (extends: {shown})',
-            hint="`core models` lists the names; a path ends in .toml and is relative to the file that says it",
+            hint="`core models` lists the names; a path ends in .toml and is relative to the file that names it",
         )
     base = chain[-1][0].parent / name
     if not os.path.isfile(base):

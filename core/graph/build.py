@@ -8,19 +8,22 @@ from __future__ import annotations
 import fnmatch
 from collections import ChainMap
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from core.errors import BuildError, UsageError, did_you_mean
-from core.expr import Number, described, evaluate, trim
-from core.graph.contract import bound_of, check_contents, check_padding, described_value
+from core.expr import described, evaluate, fill, trim
+from core.graph.contract import bound_of, check_contents, check_padding, described_value, negative_inputs
 from core.graph.dims import check_overrides, evaluate_dims
 from core.graph.document import ModelDocument
-from core.graph.expand import Draft, Expander, in_order
-from core.graph.init import settle
-from core.graph.model_schema import OP_NODE, check_document
+from core.graph.draft import Draft, in_order
+from core.graph.expand import Expander
+from core.graph.init import check_shape, parameter_glob, settle
+from core.graph.model_schema import ADAPT, OP_NODE, check_document
 from core.graph.problems import Problems
 from core.graph.types import Graph, Node, Parameter, Value
 from core.op import Pattern
+from core.roles import TARGETS
 
 if TYPE_CHECKING:
     from core.registry import Registry
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 
 
-def build_graph(source: ModelDocument, registry: Registry, overrides: Mapping[str, Number | str]) -> Graph:
+def build_graph(source: ModelDocument, registry: Registry, overrides: Mapping[str, Any]) -> Graph:
     """See ModelSource.build."""
     problems = Problems()
     check_document(source, problems, registry)
@@ -41,7 +44,7 @@ def build_graph(source: ModelDocument, registry: Registry, overrides: Mapping[st
 
 
 class _Builder:
-    def __init__(self, source: ModelDocument, registry: Registry, overrides: Mapping[str, Number | str]) -> None:
+    def __init__(self, source: ModelDocument, registry: Registry, overrides: Mapping[str, Any]) -> None:
         self.source, self.registry = source, registry
 
         def place(dim: str) -> str:
@@ -50,7 +53,7 @@ class _Builder:
         self.dims = evaluate_dims({**source.document.get("dims", {}), **overrides}, overrides, place)
         self.problems = Problems()
         for name, size in self.dims.items():
-            if size < 0:
+            if min(size) < 0 if isinstance(size, tuple) else size < 0:
                 message = f"{place(name)}: {name} is {size}, below zero; expected a size"
                 if name in overrides:
                     raise UsageError(message)
@@ -59,13 +62,19 @@ class _Builder:
         self.nodes: list[Node] = []
         self.parameters: dict[str, Parameter] = {}
         self.ties: list[_Tie] = []
+        self.terms: dict[str, str] = {}
+        self.own_loss: Mapping[str, Any] | None = None  # of adapters, in place of the document's
+        self.own_init: Mapping[str, str] = {}
+        self.own_logits: str | None = None
+        self.absent: set[str] = set()  # parameters that nodes would have
         self.lost: set[str] = set()  # values whose node was reported
 
     def build(self) -> Graph:
         self._inputs()
         expander = Expander(self.source, self.registry, self.dims, self.problems)
-        drafts = in_order(expander.run(), self.problems)
+        drafts = in_order(self._adapted(expander), self.problems)
         self.lost |= expander.lost
+        self.absent |= expander.absent
         for draft in drafts:
             self._node(draft)
         self.problems.finish()
@@ -74,7 +83,9 @@ class _Builder:
         self._unused(drafts, {*loss, *([logits] if logits else [])})
         self.problems.finish()
         self._init()
-        inputs = {name: self.values[name] for name in self.source.document["inputs"]}
+        names, roles = self.source.document["inputs"], self.source.document.get("roles", {})
+        negative = negative_inputs(self.nodes, names, roles.get(TARGETS, TARGETS))
+        inputs = {name: replace(self.values[name], negative=name in negative) for name in names}
         return Graph(
             self.source.name,
             inputs,
@@ -84,8 +95,22 @@ class _Builder:
             dict(self.dims),
             loss,
             logits,
+            self.terms,
             self.source,
+            frozenset(self.absent - self.parameters.keys()),
         )
+
+    def _adapted(self, expander: Expander) -> list[Draft]:
+        """The nodes, changed by the model's adapters."""
+        drafts = expander.run()
+        if ADAPT in self.source.document and not self.problems:
+            from core.graph.adapting import adapted  # of models with adapters
+
+            logits = self.source.document.get("logits")
+            logits = expander.scope.get(logits, logits) if isinstance(logits, str) else None
+            edit = adapted(self.source, self.registry, self.dims, drafts, logits, self.problems)
+            self.own_loss, self.own_init, self.own_logits, drafts = edit.loss, edit.init, edit.logits, edit.drafts
+        return drafts
 
     # --- values and nodes ------------------------------------------------------------------------------------------
 
@@ -108,7 +133,7 @@ class _Builder:
                 self.lost.add(name)
 
     def _node(self, draft: Draft) -> None:
-        """Unify one node; on a problem, its outputs are lost, and what reads them says nothing."""
+        """Unify one node; on a problem, its outputs are lost, and their readers report nothing."""
         if not draft.sound or draft.op is None or any(v in self.lost for v in draft.inputs.values()):
             self.lost.update(draft.outputs.values())
             return
@@ -129,7 +154,7 @@ class _Builder:
                     f'{where}: op "{op.name}" has no attribute "{key}"{did_you_mean(key, keys)}',
                     hint=f"it has: {', '.join(op.attrs) or 'none'}",
                 )
-        attrs = op.settle_attrs(attrs_written, self.dims, where)
+        attrs = op.settle_attrs(attrs_written, draft.names, where)
         check_padding(draft, self.values, attrs, where)
         shapes = {role: self.values[value].shape for role, value in draft.inputs.items()}
         dims = self._solved(draft, shapes, attrs, where)
@@ -142,7 +167,7 @@ class _Builder:
         return Node(draft.name, op, draft.inputs, outputs, params, attrs, dims, draft.where)
 
     def _solved(self, draft: Draft, shapes: dict[str, Shape], attrs: dict[str, Any], where: str) -> dict[str, Any]:
-        """The node's dims; an error about an edge names both its ends and all shapes that come in."""
+        """The node's dims; an error about an edge names both its ends and all shapes of inputs."""
         op = draft.op
         assert op is not None
         try:
@@ -168,14 +193,19 @@ class _Builder:
             if role not in present:
                 why = "it is switched off here" if role in op.params else f'op "{op.name}" has no such parameter'
                 raise BuildError(f'{where}: "tie" names "{role}", but {why}{did_you_mean(role, present)}')
+        self.absent.update(f"{draft.name}.{role}" for role in op.params if isinstance(draft.spec.get(role), str))
         names: dict[str, str] = {}
         for role, declared in present.items():
             names[role] = name = f"{draft.name}.{role}"
             shape = op.param_patterns[role].shape(dims, f"{where}.{role}")
             if role in tie:
-                self.ties.append(_Tie(name, tie[role], shape, draft, role, names))
+                self.ties.append(_Tie(name, fill(tie[role], draft.names, where), shape, draft, role, names))
                 continue
-            init = settle(declared.init, ChainMap(dims, self.dims), f"{where}.{role}")
+            if draft.owner:
+                self.ties.append(_Tie(name, f"{draft.owner}.{role}", shape, draft, role, names))
+                continue
+            init = settle(declared.init, ChainMap(dims, dict(draft.names)), f"{where}.{role}")
+            check_shape(init, shape, f"{where}.{role}")
             self.parameters[name] = Parameter(name, shape, init, declared.decay, draft.name, role)
         return names
 
@@ -215,21 +245,23 @@ class _Builder:
         """Apply `[init]`: globs over parameter names, the last match wins. UsageError for one that matches nothing."""
         tied = {t.name: t.names[t.role] for t in self.ties}
         empty = Problems()
-        for glob, rule in self.source.document.get("init", {}).items():
-            where = self.source.where("init", glob)
-            matches = [name for name in self.parameters if fnmatch.fnmatchcase(name, glob)]
-            if not matches:
-                shared = [f"{n} is {tied[n]}, tied" for n in tied if fnmatch.fnmatchcase(n, glob)][:1]
+        nodes = {node.name: node for node in self.nodes} if self.own_init else {}
+        for glob, rule in {**self.source.document.get("init", {}), **self.own_init}.items():
+            where, pattern = self.source.where("init", glob), parameter_glob(glob)
+            matches = {name: m for name in self.parameters if (m := pattern.fullmatch(name))}
+            if not matches and not any(map(pattern.fullmatch, self.absent)):
+                shared = [f"{n} is {tied[n]}, tied" for n in tied if pattern.fullmatch(n)][:1]
                 hint = shared[0] if shared else "`false` instead of a rule takes an inherited glob away"
                 empty.add(where, f"{where}: matches no parameter{did_you_mean(glob, self.parameters)}", hint)
-                continue
-            try:
-                settled = settle(rule, self.dims, where)
-            except BuildError as error:
-                self.problems.take(where, error)
-                continue
-            for name in matches:
-                p = self.parameters[name]
+            for name, match in matches.items():
+                p, numbers = self.parameters[name], {key: int(n) for key, n in match.groupdict().items()}
+                try:
+                    local = nodes[p.node].dims if glob in self.own_init else {}
+                    settled = settle(rule, {**self.dims, **local, **numbers}, f"{where}, {name}" if numbers else where)
+                    check_shape(settled, p.shape, f"{where}, {name}")
+                except BuildError as error:
+                    self.problems.take(where, error)
+                    break
                 self.parameters[name] = Parameter(name, p.shape, settled, p.decay, p.node, p.role)
         self.problems.finish()
         empty.finish(UsageError)
@@ -238,7 +270,7 @@ class _Builder:
 
     def _loss(self, scope: Mapping[str, str]) -> dict[str, float]:
         """Loss terms and their weights: names or globs over values, the last match wins."""
-        declared = self.source.document.get("loss", {})
+        declared = self.source.document.get("loss", {}) if self.own_loss is None else self.own_loss
         terms = {declared: 1.0} if isinstance(declared, str) else declared
         made = [v for v in self.values if v not in self.source.document["inputs"]]
         loss: dict[str, float] = {}
@@ -258,14 +290,14 @@ class _Builder:
                 if self.values[name].dtype != "acc":
                     self.problems.add(
                         where,
-                        f'{where}: "{name}" {described_value(self.values[name])} is no loss: its dtype is not acc',
+                        f'{where}: "{name}" {described_value(self.values[name])} is not a loss: its dtype is not acc',
                         'a loss term is the output of an op that declares it as ": acc"',
                     )
-                loss[name] = number
+                loss[name], self.terms[name] = number, glob
         return loss
 
     def _logits(self, scope: Mapping[str, str]) -> str | None:
-        name = self.source.document.get("logits")
+        name = self.own_logits or self.source.document.get("logits")
         if name is None:
             return None
         where = self.source.where("logits")
@@ -277,12 +309,12 @@ class _Builder:
         if self.values[value].dtype is not None:
             description = described_value(self.values[value])
             self.problems.add(
-                where, f'{where}: "{name}" {description} is no activation: logits have the activations\' dtype'
+                where, f'{where}: "{name}" {description} is not an activation: logits have the activations\' dtype'
             )
         return value
 
     def _unused(self, drafts: Iterable[Draft], wanted: set[str]) -> None:
-        """Report nodes and inputs that nothing asks for. A node of a block counts as used if one repeat's is."""
+        """Report nodes and inputs that nothing reads. A node of a block counts as used if one repeat's is."""
         used = {v for n in self.nodes for v in n.inputs.values()} | wanted
         alive = {d.path for d in drafts if used.intersection(d.outputs.values())}
         unused = [draft for draft in drafts if draft.path not in alive]
@@ -305,9 +337,7 @@ def _sizes(shape: Shape) -> tuple[Shape, Shape]:
     return tuple(int(n) for n in shape), trim(shape)
 
 
-def _check_batch_free(
-    graph: Graph, source: ModelDocument, registry: Registry, overrides: Mapping[str, Number | str]
-) -> None:
+def _check_batch_free(graph: Graph, source: ModelDocument, registry: Registry, overrides: Mapping[str, Any]) -> None:
     """Raise BuildError if a parameter's shape follows B or T: build again with others and compare.
 
     Both are chosen smaller or larger until the graph builds: T may be bounded by the learned positions.

@@ -1,4 +1,4 @@
-"""What keeps a model's document from becoming a graph, in words: ties, unused nodes, shapes that follow the batch."""
+"""Faults that keep a model's document from becoming a graph: ties, unused nodes, shapes that follow the batch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Shape = tuple[int, ...]
 
 
 def report_unused(drafts: Iterable[Any], inputs: Mapping[str, str], problems: Problems) -> None:
-    """Nodes that nothing asks for, as drafts, and inputs with their places."""
+    """Nodes that nothing reads, as drafts, and inputs with their places."""
     for draft in drafts:
         problems.add(
             draft.where,
@@ -29,7 +29,7 @@ def report_unknown_tie(where: str, node: str, source: str, names: Collection[str
     """A tie to `source`, which is none of the parameters `names`."""
     problems.add(
         where,
-        f'{where}, node {node}: "tie" names "{source}", which is no parameter{did_you_mean(source, names)}',
+        f'{where}, node {node}: "tie" names "{source}", which is not a parameter{did_you_mean(source, names)}',
         'a parameter is its node\'s name and its role, as in "wte.weight"',
     )
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from core.errors import BuildError
 from core.expr import described, evaluate, unpadded
-from core.graph.expand import Draft
+from core.graph.draft import Draft
 from core.graph.padding import padded_attribute, padded_input
-from core.graph.types import Value
+from core.graph.types import Node, Value
 from core.op import Pattern
 
 
@@ -24,7 +24,7 @@ def bound_of(pattern: Pattern, dims: Mapping[str, Any], where: str) -> int | Non
 
 
 def check_padding(draft: Draft, values: Mapping[str, Value], attrs: Mapping[str, Any], where: str) -> None:
-    """Raise BuildError where a size is padded and the op does not say that it handles padding there."""
+    """Raise BuildError where a size is padded and the op does not declare that it handles padding there."""
     op = draft.op
     assert op is not None
     hint = 'use the size itself in place of pad(...); an op that handles padding there names it in its "padding"'
@@ -58,11 +58,21 @@ def check_contents(value: Value, pattern: Pattern, dims: Mapping[str, Any], wher
         )
 
 
+def negative_inputs(nodes: Iterable[Node], inputs: Iterable[str], targets: str) -> set[str]:
+    """The inputs that may be negative: the targets, and inputs that the same ops alone read, in the targets' place."""
+    places = {name: set[tuple[str, str]]() for name in inputs}
+    for node in nodes:
+        for role, value in node.inputs.items():
+            if value in places:
+                places[value].add((node.op.name, role))
+    return {name for name, own in places.items() if own and own <= places.get(targets, set())}
+
+
 def kind_of_contents(dtype: str | None) -> str:
-    """A dtype in words."""
+    """A dtype as text."""
     return {None: "activations", "acc": "acc (a statistic or a loss)"}.get(dtype, str(dtype))
 
 
 def described_value(value: Value) -> str:
-    """Shape and dtype in words."""
+    """Shape and dtype as text."""
     return f"{described(value.shape)} {kind_of_contents(value.dtype)}"

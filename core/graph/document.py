@@ -10,7 +10,6 @@ from typing import Any
 import tomli_w
 
 from core.config.spelling import show_path
-from core.expr import Number
 from core.graph.dims import check_overrides
 
 KeyPath = tuple[str, ...]  # the way to a key: ("block", "layer", "qkv")
@@ -31,7 +30,7 @@ class ModelDocument:
     places: Mapping[KeyPath, str] = field(default_factory=dict, repr=False)
     removed: Mapping[KeyPath, str] = field(default_factory=dict, repr=False)
 
-    def to_toml(self, dims: Mapping[str, Number | str] | None = None) -> str:
+    def to_toml(self, dims: Mapping[str, Any] | None = None) -> str:
         """A self-contained model file: bases resolved, `dims` folded in. It builds the same graph."""
         overrides = check_overrides(self.document.get("dims", {}), dims or {}, self.where())
         document = {"name": self.name, **self.document}
@@ -49,5 +48,5 @@ class ModelDocument:
 
 
 def is_path(name: str) -> bool:
-    """Whether what names a model is the path of its file: a bare word is a registered name."""
+    """Whether a name of a model is the path of its file: a bare word is a registered name."""
     return name.endswith(".toml") or "/" in name or "\\" in name

@@ -1,4 +1,4 @@
-"""Why a name of a graph is unknown, a block cannot be unrolled, or nodes have no order: in words."""
+"""The reasons why a name of a graph is unknown, a block cannot be unrolled, or nodes have no order."""
 
 from __future__ import annotations
 
@@ -8,20 +8,30 @@ from typing import Any
 from core.errors import did_you_mean
 from core.graph.model_schema import as_list
 
+STAND_IN = 'else = "..." beside "when" names the value that takes its place'
 SHOWN = 30  # names that a hint lists
 
 
-def unknown_input(subject: str, name: str, table: str, scope: Mapping[str, str], gone: str) -> tuple[str, str]:
-    """Message and hint for a name in `in` that is none of `scope`. gone: the place that removed it; ""."""
-    message = f'{subject}: "in" names "{name}", which is neither a node of [{table}] nor an input'
+def unknown_input(
+    subject: str, name: str, table: str, scope: Mapping[str, str], absent: Mapping[str, str], gone: str
+) -> tuple[str, str]:
+    """Message and hint for a name in `in` that `scope` lacks. absent: nodes that do not exist there -> the reason;
+    gone: the place that removed it; ""."""
+    if name.partition(".")[0] in absent:
+        return f'{subject} names "{name}", which does not exist here: {absent[name.partition(".")[0]]}', STAND_IN
+    message = f'{subject} names "{name}", which is neither a node of [{table}] nor an input'
     if gone:
         return f"{message}: {gone} removes it", f'give this node another "in" beside {name} = false'
     here = ", ".join(sorted(scope)[:SHOWN]) + (", ..." if len(scope) > SHOWN else "")
     return message + did_you_mean(name, scope), f"names here: {here or 'none'}"
 
 
-def unknown_output(where: str, name: str, scope: Mapping[str, str], gone: str) -> tuple[str, str]:
-    """Message and hint for a name in a block's `out` that the block does not make. gone: the place that removed it."""
+def unknown_output(
+    where: str, name: str, scope: Mapping[str, str], absent: Mapping[str, str], gone: str
+) -> tuple[str, str]:
+    """Message and hint for a name in a block's `out` that the block does not make; absent, gone: as above."""
+    if name in absent:
+        return f'{where}: "out" names "{name}", which does not exist here: {absent[name]}', STAND_IN
     message = f'{where}: "out" names "{name}", which the block does not make{did_you_mean(name, scope)}'
     return message, f"{gone} removes it" if gone else ""
 
@@ -43,7 +53,7 @@ def why_not_unrolled(
         return f'"in" has {len(passed)} names, but [block.{name}] takes {len(takes)}: {", ".join(takes)}'
     return (
         f"[block.{name}] cannot be repeated: it takes {len(takes)} ({', '.join(takes)}) and gives "
-        f"{len(gives)} ({', '.join(gives)}); what it gives is what its next repeat takes"
+        f"{len(gives)} ({', '.join(gives)}); a repeat takes the values that the previous one gives"
     )
 
 

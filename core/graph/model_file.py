@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from core.config.layers import read_source
 from core.errors import BuildError, did_you_mean
-from core.expr import Number
 from core.graph.build import build_graph
 from core.graph.document import KeyPath, ModelDocument, is_path
-from core.graph.model_schema import TOP
+from core.graph.model_schema import ADAPT, TOP
 from core.graph.problems import Problems
 from core.graph.types import Graph
 from core.weight_format import WeightFormat
@@ -25,7 +24,8 @@ if TYPE_CHECKING:
     from core.registry import Registry
 
 # Where the keys of two files are merged one by one; anywhere else the later value replaces the earlier one whole.
-MERGED = (*((table,) for table in ("inputs", "dims", "graph", "init", "loss", "block")), ("block", "*"))
+TABLES = ("inputs", "roles", "dims", "graph", "init", "loss", "block", ADAPT)
+MERGED = (*((table,) for table in TABLES), *((table, "*") for table in ("block", ADAPT)))
 # Where `key = false` removes what an earlier file says.
 REMOVABLE = ((), *MERGED)
 
@@ -33,7 +33,7 @@ REMOVABLE = ((), *MERGED)
 class ModelSource(ModelDocument):
     """A document that builds graphs."""
 
-    def build(self, registry: Registry, dims: Mapping[str, Number | str] | None = None) -> Graph:
+    def build(self, registry: Registry, dims: Mapping[str, Any] | None = None) -> Graph:
         """The graph under these dims (overrides of `[dims]`), every size settled; nothing is allocated.
 
         Raises BuildError for a graph that cannot be built, UsageError for an unknown dim or a glob that matches
@@ -129,7 +129,7 @@ def _parts(dotted: str) -> KeyPath:
 
 
 def _resolve_name(name: str, registry: Registry) -> Path:
-    """The file of a registered model, or the path itself. A bare word is a name; what looks like a path is one."""
+    """The file of a registered model, or the path itself. A bare word is a name; any other text is a path."""
     if name in registry.models:
         return Path(registry.models[name].path)
     if is_path(name):

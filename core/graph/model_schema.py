@@ -10,16 +10,19 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from core.errors import did_you_mean
-from core.graph.dims import name_problem, unusable
+from core.graph.dims import name_problem, unusable, unusable_dim
 from core.graph.document import ModelDocument
 from core.graph.problems import Problems
 from core.registry import Registry
+from core.roles import ROLES
 
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # a node, block or input; no dots, which expanded names are made of
 RESERVED = ("in", "out")  # a block's own keys: no node can have these names
-BLOCK_NODE = ("block", "in", "repeat")
+STANDS = ("when", "else")  # any node may have them
+BLOCK_NODE = ("block", "in", "repeat", "share", *STANDS)
 FORMATS = "core_formats"  # the hook that brings the formats of weights, whose tables a model may have
-OP_NODE = ("op", "in", "tie")  # and the op's attributes
+ADAPT = "adapt"  # the table of adapters, by name
+OP_NODE = ("op", "in", "tie", *STANDS)  # and the op's attributes
 
 Check = Callable[[ModelDocument, Any, tuple[str, ...], Problems], None]
 
@@ -33,17 +36,21 @@ def check_document(source: ModelDocument, problems: Problems, registry: Registry
     checks: dict[str, Check] = {one.table: one.check for one in registry.formats.values() if one.table}
     for key, value in source.document.items():
         check = TOP.get(key) or checks.get(key)
-        if check is not None:
+        if key == ADAPT:
+            from core.graph.adapt_table import check_adapt  # of models with adapters
+
+            check_adapt(source, registry, problems)
+        elif check is not None:
             check(source, value, (key,), problems)
         elif not isinstance(value, dict) or not registry.suspects(key, FORMATS):
             where = source.where(key)
-            tables = [*TOP, *checks]
+            tables = [*TOP, *checks, ADAPT]
             problems.also(where, f'{where}: a model has no key "{key}"{did_you_mean(key, tables)}')
     for needed in ("inputs", "graph"):
         if needed not in source.document:
             problems.also(source.where(), f'{source.where()}: there is no "{needed}"; a model needs it')
     if not {"loss", "logits"} & source.document.keys():
-        problems.also(source.where(), f'{source.where()}: there is neither "loss" nor "logits": nothing is asked for')
+        problems.also(source.where(), f'{source.where()}: there is neither "loss" nor "logits": it has no output')
 
 
 def wrong(
@@ -112,10 +119,24 @@ def _inputs(source: ModelDocument, value: Any, path: tuple[str, ...], problems: 
             wrong(source, (*path, name), pattern, 'a shape, as in "B T : i32 < V"', problems)
 
 
+def _roles(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
+    inputs = source.document.get("inputs")
+    names = list(inputs) if isinstance(inputs, dict) else []
+    named = check_table(source, value, path, problems, ROLES)
+    for role, name in named.items():
+        where, others = source.where(*path, role), [n for r, n in named.items() if r != role]
+        if name not in names:
+            problems.also(where, f"{where} is {name!r:.200}; expected an input{did_you_mean(str(name), names)}")
+        elif name in others or (name in ROLES and name != role):
+            problems.also(where, f'{where}: input "{name}" has one role; here it would have two')
+        elif role in names and name != role:
+            problems.also(where, f'{where}: input "{role}" has that role by its name; give that input another name')
+
+
 def _dims(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Problems) -> None:
     for name, size in check_table(source, value, path, problems).items():
         where = source.where(*path, name)
-        if problem := name_problem(name) or unusable(size):
+        if problem := name_problem(name) or unusable_dim(size):
             problems.also(where, f"{where}: {problem}")
 
 
@@ -146,6 +167,7 @@ def _node(source: ModelDocument, node: dict[str, Any], path: tuple[str, ...], pr
         problems.also(where, f'{where}: "{kind}" is {node[kind]!r:.200}; expected a name')
     if "in" in node and not is_names(node["in"]) and not (kind == "op" and _named_inputs(node["in"])):
         problems.also(where, f'{where}: "in" is {node["in"]!r:.200}; expected a name or a list of names')
+    _stands(source, node, path, problems)
     if kind == "op":
         tie = node.get("tie", {})
         if not isinstance(tie, dict) or not all(isinstance(v, str) for v in tie.values()):
@@ -158,6 +180,19 @@ def _node(source: ModelDocument, node: dict[str, Any], path: tuple[str, ...], pr
         problems.also(where, f'{where}: a block node needs "in"')
     if why := unusable(node.get("repeat", 1)):
         problems.also(where, f'{where}: "repeat": {why}')
+    share = node.get("share", False)
+    if not isinstance(share, bool) and (why := unusable(share)):
+        problems.also(where, f'{where}: "share" is {share!r:.200}; expected true, false or arithmetic')
+
+
+def _stands(source: ModelDocument, node: dict[str, Any], path: tuple[str, ...], problems: Problems) -> None:
+    where = source.where(*path)
+    if "when" in node and (why := unusable(node["when"])):
+        problems.also(where, f'{where}: "when": {why}')
+    if "else" in node and not (isinstance(node["else"], str) and node["else"]):
+        problems.also(where, f'{where}: "else" is {node["else"]!r:.200}; expected the name of a value')
+    if "else" in node and "when" not in node:
+        problems.also(where, f'{where}: "else" without "when"; "when" is the condition of the node')
 
 
 def _named_inputs(value: Any) -> bool:
@@ -208,6 +243,7 @@ TOP: dict[str, Check] = {
     "name": check_string,
     "requires": lambda *_: None,  # checked where the file is read
     "inputs": _inputs,
+    "roles": _roles,
     "logits": check_string,
     "loss": _loss,
     "dims": _dims,

@@ -1,6 +1,6 @@
 """The graph of a model: values, nodes, parameters. Data, and no more.
 
-Shapes are settled sizes. A size made by `pad` is a `core.expr.Padded`, which remembers what it was padded from.
+Shapes are settled sizes. A size made by `pad` is a `core.expr.Padded`, which remembers its size before padding.
 """
 
 from __future__ import annotations
@@ -8,13 +8,14 @@ from __future__ import annotations
 import fnmatch
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from core.errors import UsageError
 from core.expr import trim, unpadded
 from core.graph.document import ModelDocument
 from core.op import Op
-from core.roles import TARGETS, TOKENS, S, T
+from core.roles import ROLES, TARGETS, TOKENS, B, S, T
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,14 @@ class Value:
     """A tensor that flows between nodes.
 
     dtype: None (the activations' type), "acc", or a name of core.dtypes. bound: the exclusive upper bound of
-    integer contents, None when unknown.
+    integer contents, None when unknown. negative: whether an input's integers may be negative all the same.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str | None
     bound: int | None = None
+    negative: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Node:
     inputs, outputs: role -> value name; an optional input that is absent is missing. params: role -> parameter
     name, present ones only; a tied one names its owner. attrs: settled. dims: every name that the op's patterns
     know, attrs included. where: the place in the file, "models/gpt2_124m.toml:25 [block.layer] qkv". parts: of a fused
-    node, the nodes that it stands for.
+    node, the nodes that it replaces.
     """
 
     name: str
@@ -78,7 +80,8 @@ class Parameter:
 class Graph:
     """A model with every size settled. Nodes are in file order as far as dependencies allow.
 
-    values: all of them, inputs included. loss: value name -> weight. dims: the model's [dims], evaluated.
+    values: all of them, inputs included. loss: value name -> weight; terms: value name -> its key in [loss]. dims: the
+    model's [dims], evaluated, a list as a tuple. absent: parameters of nodes that do not exist in it.
     """
 
     name: str
@@ -89,7 +92,9 @@ class Graph:
     dims: dict[str, Any]
     loss: dict[str, float]
     logits: str | None
+    terms: dict[str, str]
     source: ModelDocument = field(compare=False, repr=False)
+    absent: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
 
     @property
     def parameter_count(self) -> int:
@@ -101,17 +106,34 @@ class Graph:
         """Elements of all parameters with padding."""
         return sum(p.allocated for p in self.parameters.values())
 
+    @cached_property
+    def roles(self) -> dict[str, str]:
+        """Role -> the input that has it: by `roles` of the model, or by the input's own name."""
+        named: dict[str, str] = self.source.document.get("roles", {})
+        return {role: role for role in ROLES if role in self.inputs and role not in named} | named
+
     @property
     def token_input(self) -> str:
-        """The input that holds the tokens: "tokens", or else the only one of integers besides the targets.
+        """The input that holds the tokens. UsageError for a model that declares none."""
+        return self._input_of(TOKENS)
 
-        Raises UsageError where that leaves none or several.
-        """
-        others = [n for n, v in self.inputs.items() if n != TARGETS and v.dtype is not None and v.dtype != "acc"]
-        if TOKENS in others or len(others) == 1:
-            return TOKENS if TOKENS in others else others[0]
-        held = f"which of {' and '.join(others)} holds" if others else "no input of integers holds"
-        raise UsageError(f"{self.name}: {held} the tokens", hint=f'call the input that holds them "{TOKENS}"')
+    @property
+    def target_input(self) -> str:
+        """The input that holds the targets. UsageError for a model that declares none."""
+        return self._input_of(TARGETS)
+
+    def _input_of(self, role: str) -> str:
+        if role in self.roles:
+            return self.roles[role]
+        raise UsageError(
+            f"{self.name}: no input has the role {role}; its inputs are {', '.join(self.inputs) or 'none'}",
+            hint=f'name the input "{role}", or declare it in the model: roles = {{ {role} = "INPUT" }}',
+        )
+
+    @property
+    def batch(self) -> tuple[int, int]:
+        """B and T: rows of a batch, and tokens of each; 1 where the model has no T."""
+        return int(unpadded(self.dims[B])), int(unpadded(self.dims.get(T, 1)))
 
     @property
     def positions(self) -> int:

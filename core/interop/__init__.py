@@ -16,6 +16,7 @@ PUBLIC = {
     "ModelSource": "core.graph",
     "load_model": "core.graph",
     "unusable": "core.graph.dims",
+    "unusable_dim": "core.graph.dims",
     "Problems": "core.graph.problems",
     "as_list": "core.graph.model_schema",
     "check_string": "core.graph.model_schema",
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from core.graph import ModelSource as ModelSource
     from core.graph import load_model as load_model
     from core.graph.dims import unusable as unusable
+    from core.graph.dims import unusable_dim as unusable_dim
     from core.graph.model_schema import as_list as as_list
     from core.graph.model_schema import check_string as check_string
     from core.graph.model_schema import check_strings as check_strings

@@ -17,21 +17,26 @@ from core.graph import Graph
 from core.graph.types import Node
 from core.interop.fitting import Array, ModelMatch
 from core.interop.opened import Opened
+from core.kernels.tensors import check_range, encode
 from core.registry import Registry
-
-PRECISIONS = ("f32", "bf16")
 
 
 @dataclass(frozen=True)
 class Export:
-    """An export to write. weights: by our names, without padding. precision: one of PRECISIONS. tokenizer: makes the
-    model's, None for a model without one; a format that holds none does not call it."""
+    """An export to write. weights: by our names, without padding. precision: one of the format's `precisions`.
+    tokenizer: makes the model's, None for a model without one; a format that holds none does not call it."""
 
     opened: Opened
     graph: Graph
     weights: Mapping[str, Array]
     precision: str
     tokenizer: Callable[[], Any] = lambda: None
+
+    def stored(self, label: str, values: Array) -> Array:
+        """A tensor as a file holds it in `precision`: f32, f16, or bf16's bits as uint16, rounded to nearest even, of
+        the same shape. Raises NumericsError, with `label`, for finite elements that would be infinity."""
+        check_range(values, self.precision, label)
+        return encode(values, self.precision, values.shape)
 
 
 def prepare(opened: Opened, registry: Registry, precision: str, tokenizer: Callable[[], Any] = lambda: None) -> Export:
@@ -41,9 +46,9 @@ def prepare(opened: Opened, registry: Registry, precision: str, tokenizer: Calla
 
 
 def check_meaning(export: Export, registry: Registry, find: Callable[[], ModelMatch | None], format: str) -> None:
-    """BuildError unless who reads the export will compute what our graph does.
+    """BuildError unless a reader of the export computes the same as our graph.
 
-    find: the registered model that the format's reader finds in what was written, None when no model answers: the
+    find: the registered model that the format's reader finds in the export, None when no model answers: the
     model's own table is then all there is to go by.
     """
     name = export.graph.name
@@ -66,7 +71,7 @@ def _other(name: str, format: str, why: str) -> BuildError:
 
 
 def _difference(ours: Graph, theirs: Graph) -> str:
-    """The first thing in which two graphs compute differently, in words; "" when they do not."""
+    """The first difference in the computation of two graphs; "" when they do not."""
     a, b = ({node.name: _meaning(node) for node in graph.nodes} for graph in (ours, theirs))
     for name in (*a, *b):
         if name not in a or name not in b:

@@ -14,21 +14,22 @@ from typing import Any
 import numpy as np
 
 from core.errors import BuildError, CheckpointError, CoreError, UsageError, raise_all
-from core.expr import Number, evaluate
+from core.expr import Number
 from core.graph import Graph, ModelDocument, ModelSource, load_model
 from core.graph.build import build_graph
+from core.graph.dims import evaluate_dims
 from core.graph.model_schema import check_document
 from core.graph.problems import Problems
 from core.interop.generation import Generation
 from core.registry import Registry
 
 Array = np.ndarray[Any, Any]
-Dims = dict[str, Number | str]
+Dims = dict[str, Any]  # numbers, arithmetic, or lists of these
 MOST = 12  # problems that one error lists: a file of another model has hundreds
 
 
 class Weights(Mapping[str, Array]):
-    """Parameters by our names, without padding, each made when it is asked for: memory is needed for one at a time.
+    """Parameters by our names, without padding, each made at its use: memory is needed for one at a time.
 
     Names and shapes were checked when this was made. Floating point of any width.
     """
@@ -50,7 +51,7 @@ class Weights(Mapping[str, Array]):
 class ModelMatch:
     """A model that fits a file: its source, the dims that the file gives it, and the file's parameters.
 
-    generation: how its texts begin and end. notes: what the model computes in another way than the file's own program.
+    generation: how its texts begin and end. notes: differences of the model's computation from the file's own program.
     """
 
     source: ModelSource
@@ -74,8 +75,8 @@ TENSORS, CONFIG, UNREADABLE = range(3)  # what a model failed at, the nearest fi
 class Misfit(CheckpointError):
     """A file that is not a model's. far: how far it is from being so; the smaller, the nearer.
 
-    The number of reasons, of which the message may list fewer, behind what was compared: TENSORS, or CONFIG before
-    any tensor was looked at.
+    The number of reasons, of which the message may list fewer, after the compared part: TENSORS, or CONFIG before
+    any tensor was compared.
     """
 
     def __init__(self, message: str, *, hint: str = "", far: tuple[int, int]) -> None:
@@ -153,7 +154,7 @@ def _settle(matches: list[ModelMatch], table: str) -> ModelMatch:
     if base is None:
         raise CheckpointError(
             f"several models fit: {', '.join(f.source.name for f in matches)}",
-            hint=f"tell them apart in their [{table}], or leave a plugin out (CORELM_PLUGINS)",
+            hint=f"distinguish them in their [{table}], or leave a plugin out (CORELM_PLUGINS)",
         )
     sizes = [f for f in matches if body(f) == body(base)]
     return min(sizes, key=lambda f: (changed(f), len(f.source.files), f.source.name))
@@ -174,14 +175,14 @@ def with_length(source: ModelDocument, dims: Dims) -> Dims:
     return {**dims, "T": S} if isinstance(T, int) and isinstance(S, int) and T > S else dims
 
 
-def check_dims(dims: Mapping[str, Number | str], graph: Graph, keys: Mapping[str, str]) -> None:
-    """CheckpointError unless the sizes in a file are the graph's. keys: dim -> what the file calls it."""
-    sizes = {name: evaluate(size, graph.dims, keys.get(name, name)) for name, size in dims.items()}
+def check_dims(dims: Mapping[str, Any], graph: Graph, keys: Mapping[str, str]) -> None:
+    """CheckpointError unless the sizes in a file are the graph's. keys: dim -> its name in the file."""
+    sizes = evaluate_dims({**graph.dims, **dims}, (), lambda name: keys.get(name, name))
     raise_all(
         [
-            f"{keys.get(name, name)} is {size}, and the model's {name} is {graph.dims[name]}"
-            for name, size in sizes.items()
-            if graph.dims[name] != size
+            f"{keys.get(name, name)} is {sizes[name]}, and the model's {name} is {graph.dims[name]}"
+            for name in dims
+            if graph.dims[name] != sizes[name]
         ],
         CheckpointError,
         hint="the model's dims must be those of the file",

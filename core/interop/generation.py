@@ -1,4 +1,4 @@
-"""The begin and end of a model's texts: the token ids of config.json, and generation_config.json whole.
+"""Start and end of a model's texts: the token ids of config.json, and generation_config.json whole.
 
 They come with another program's files, stay with a checkpoint (state.json) and a run that starts from it, and are
 exported unchanged.

@@ -11,11 +11,12 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from core import checkpoint
 from core.checkpoint.tensor_file import TensorFile
 from core.errors import CheckpointError
-from core.expr import Number, trim
+from core.expr import trim
 from core.graph import Graph, ModelSource, load_model
 from core.interop.fitting import Array, raise_some
 from core.interop.generation import Generation, of_state
@@ -23,14 +24,14 @@ from core.interop.weights import CHECKPOINT, MODEL, identify, of_format
 from core.registry import Registry
 from core.weight_format import WeightFormat
 
-Dims = Mapping[str, Number | str]
+Dims = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Opened:
     """The contents of a path.
 
-    kind: in words. path: the checkpoint's folder, where a run was named. dims: over the model's
+    kind: a noun phrase. path: the checkpoint's folder, where a run was named. dims: over the model's
     own. weights: by our names, without padding, read on demand; None where they are to be drawn. recorded: node ->
     variant of a run. step: of a checkpoint. tokenizer_json: a checkpoint's. generation: how its texts begin and end.
     format: of another program's files.
@@ -49,11 +50,11 @@ class Opened:
 
     def release(self) -> None:
         """Let a checkpoint's files go once its weights were read: see `Checkpoint.release`."""
-        if isinstance(self.weights, TensorFile):
+        if isinstance(self.weights, TensorFile | checkpoint.KeptWeights):
             self.weights.release()
 
     def parameters(self, graph: Graph) -> Mapping[str, Array]:
-        """The weights, their names and shapes held against the graph's. CheckpointError for a misfit."""
+        """The weights, their names and shapes compared with the graph's. CheckpointError for a misfit."""
         weights = self.weights
         if weights is None:
             raise CheckpointError(f"{self.path}: a model without weights", hint="name a run, a checkpoint or a file")

@@ -51,6 +51,8 @@ def identify(path: str | Path, registry: Registry) -> str | WeightFormat:
                 hint=f"./{path} is the one here, {registry.models[str(path)].path} the model",
             )
         return MODEL
+    if not there and checkpoint.is_kept(where):
+        return CHECKPOINT
     if not there:
         run = Path("runs") / where
         hint = checkpoint.why_no_pointer(where) or (f"{run} exists" if run.exists() else expected(registry))
@@ -91,7 +93,7 @@ def _file(path: Path, registry: Registry) -> str | WeightFormat:
     if recognised is not None:
         return recognised[0]
     if path.suffix == ".safetensors":
-        raise CheckpointError(f"{path}: tensors alone do not say which model they are", hint=f"give {path.parent}")
+        raise CheckpointError(f"{path}: tensors alone do not identify a model", hint=f"give {path.parent}")
     if head.startswith(PICKLED):
         raise CheckpointError(
             f"{path}: a pickle or an archive of one, which runs code when it is read: never read here",
@@ -101,7 +103,7 @@ def _file(path: Path, registry: Registry) -> str | WeightFormat:
 
 
 def _recognised(path: Path, head: bytes, registry: Registry) -> tuple[WeightFormat, str] | None:
-    """The one format that a path is of, and what marks it. CheckpointError where two formats claim it.
+    """The one format that a path is of, and its mark. CheckpointError where two formats claim it.
 
     A format that fails while it looks is passed over with a warning: the path may be another one's.
     """
@@ -144,8 +146,8 @@ def of_format(one: WeightFormat, work: Callable[[], T]) -> T:
 class Start:
     """The start of a run: parameters by the model's names, read on demand, and the tokenizer that came with them.
 
-    kind: in words. path: the checkpoint's folder, where a run was named. tokenizer_json: a checkpoint's. format: of
-    another program's files.
+    kind: a noun phrase. path: the checkpoint's folder, where a run was named. tokenizer_json: a checkpoint's. format:
+    of another program's files.
     """
 
     kind: str
@@ -157,7 +159,7 @@ class Start:
 
     def release(self) -> None:
         """Let a checkpoint's files go: see `Checkpoint.release`."""
-        if isinstance(self.parameters, TensorFile):
+        if isinstance(self.parameters, TensorFile | checkpoint.KeptWeights):
             self.parameters.release()
 
 
@@ -167,10 +169,10 @@ def read_weights(path: str | Path, graph: Graph, registry: Registry) -> Mapping[
 
 
 def open_weights(path: str | Path, graph: Graph, registry: Registry) -> Start:
-    """The weights at `path` for a settled model: its parameters by name, without padding, each read when asked for.
+    """The weights at `path` for a settled model: its parameters by name, without padding, each read at its first use.
 
     path: a run's or checkpoint's folder (its newest), or another program's files. A model of another kind
-    or size is a CheckpointError. Of a checkpoint, names and shapes are left to be checked against the engine's.
+    or size is a CheckpointError. Of a checkpoint, names and shapes are compared with the engine's later.
     """
     where = Path(os.path.expanduser(path))
     place = identify(path, registry)

@@ -1,4 +1,4 @@
-"""Judges a submitted CUDA kernel against a problem: a NumPy truth, shapes and a launch. No GPU is needed.
+"""Compares a submitted CUDA kernel with a problem: a NumPy truth, shapes and a launch. No GPU is needed.
 
 `core judge PROBLEM.py KERNEL.cu` and `judge(problem, path)` are the front doors. The files, from the ground up:
   problem.py      the question: buffers, launches, sizes, the truth
@@ -7,6 +7,7 @@
   verdict.py      sub-verdicts, as lines and as JSON
   hearing.py      contents, the truth, runs, comparisons
   questions.py    the sub-verdicts, one function each
+  kernel_task.py  a problem as the task of a puzzle: named cases, budgets of counts (core.testing.puzzle)
   confined.py     all of that in a process of its own, with limits of time and memory
 It knows no op and no plugin. docs/judge.md is the manual.
 """
@@ -19,13 +20,17 @@ from core.lazy import imports_of
 
 PUBLIC = {
     "Judgement": "core.judge.verdict",
+    "KernelCase": "core.judge.kernel_task",
     "KernelLaunch": "core.judge.problem",
+    "KernelTask": "core.judge.kernel_task",
     "Problem": "core.judge.problem",
     "judge": "core.judge.confined",
 }
 
 if TYPE_CHECKING:
     from core.judge.confined import judge as judge
+    from core.judge.kernel_task import KernelCase as KernelCase
+    from core.judge.kernel_task import KernelTask as KernelTask
     from core.judge.problem import KernelLaunch as KernelLaunch
     from core.judge.problem import Problem as Problem
     from core.judge.verdict import Judgement as Judgement

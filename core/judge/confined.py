@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import math
 import multiprocessing
 import os
 import signal
@@ -18,8 +17,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from core import errors
-from core.device.process_memory import address_space
 from core.errors import BuildError, CoreError, UsageError, words_of
 from core.judge.hearing import Tell, no_progress
 from core.judge.problem import load_problem
@@ -29,16 +26,13 @@ from core.judge.verdict import FAILED, QUESTIONS, WAITING, Judgement, SubVerdict
 from core.kernels.nvrtc_library import load_nvrtc
 from core.sim.native.choice import natively
 from core.sim.native.toolchain import machine
+from core.testing.confined_process import NO_THREAD, STARTING, as_words, confine, end, how_it_ended, rebuilt
 from core.testing.worker import die_with_parent, interrupts_later
-from core.threads import cores
 from core.words import human
 
 SECONDS = 120.0
-NO_THREAD = "can't start new thread"  # Python's words where memory for one is lacking
-REPORT = "this is a bug of ours: please report it with the problem and the submission"
+REPORT = "this is a bug of corelm: please report it with the problem and the submission"
 MEMORY = 4 << 30  # bytes
-STARTING = 300.0  # seconds to import and to load the problem; the native machine compiles once, which takes a minute
-ENDING = 60.0  # seconds for a process whose end of the link is closed to be gone
 
 
 def judge(
@@ -53,7 +47,7 @@ def judge(
     """The judgement on a CUDA file by a problem's file, within `seconds` and `memory` bytes.
 
     submission: None for the file that the problem names (`Problem.kernel_file`). seed: of all drawn contents, not
-    negative; a secret one keeps a submission from knowing them. tell: gets ("doing", name), ("case", text) and
+    negative; a submission cannot know a secret one. tell: gets ("doing", name), ("case", text) and
     ("check", SubVerdict) as they come. Raises UsageError for numbers out of range, for files that cannot be read and
     for no submission at all, BuildError for a problem that is at fault, DeviceError where kernels cannot be compiled.
     """
@@ -76,14 +70,6 @@ def judge(
         mine.close()
     judgement.seconds = time.monotonic() - began
     return judgement
-
-
-def end(child: Any) -> None:
-    """End the process and what it started, a compiler for example."""
-    with contextlib.suppress(OSError, AttributeError):
-        os.killpg(child.pid, signal.SIGKILL)
-    child.kill()
-    child.join()
 
 
 class Clerk:
@@ -115,10 +101,7 @@ class Clerk:
                 else:
                     self.note(kind, value)
         except (EOFError, OSError):
-            child.join(ENDING)
-            code = child.exitcode
-            how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
-            return self.cut_short(f"ended the process that judges it ({how})", "")
+            return self.cut_short(f"ended the process that judges it ({how_it_ended(child)})", "")
 
     def note(self, kind: str, value: Any) -> None:
         if kind == "doing":
@@ -130,7 +113,7 @@ class Clerk:
         self.tell(kind, value)
 
     def cut_short(self, problem: str, hint: str) -> Judgement:
-        """The sub-verdict at hand fails, and those behind it are not made."""
+        """The present sub-verdict fails, and later ones are not made."""
         names = list(QUESTIONS)
         for name in names[names.index(self.doing) :]:
             last = name == self.doing
@@ -140,18 +123,12 @@ class Clerk:
         return self.judgement
 
 
-def rebuilt(kind: str, message: str, hint: str) -> CoreError:
-    """An expected error of the process, here."""
-    made: CoreError = getattr(errors, kind)(message, hint=hint)
-    return made
-
-
 # --- the process -----------------------------------------------------------------------------------------------------
 
 
 def serve(link: Connection, problem: Path, submission: Path | None, seed: int, seconds: float, memory: int) -> None:
     """Judge and report to the other end of `link`."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent process
     die_with_parent()
     with contextlib.suppress(OSError, AttributeError):
         os.setpgid(0, 0)  # a group that ends as one
@@ -162,7 +139,7 @@ def serve(link: Connection, problem: Path, submission: Path | None, seed: int, s
         handed_in = Submission.read(question, path)
         load_nvrtc()
         if question.real and natively(None, ""):
-            with contextlib.suppress(BuildError):  # the launch says it, and the interpreter runs it
+            with contextlib.suppress(BuildError):  # the launch selects strict mode, which is the interpreter's
                 machine()
         notes = confine(seconds, memory)
         link.send(("ready", str(path)))
@@ -171,8 +148,7 @@ def serve(link: Connection, problem: Path, submission: Path | None, seed: int, s
     except MemoryError:
         link.send(("memory", None))
     except CoreError as error:
-        kind = next(k.__name__ for k in type(error).__mro__ if vars(errors).get(k.__name__) is k)
-        link.send(("error", (kind, error.message, error.hint)))
+        link.send(("error", as_words(error)))
     except OSError as error:
         if error.errno != errno.ENOMEM:
             raise
@@ -187,20 +163,3 @@ def silence() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.close(nowhere)
-
-
-def confine(seconds: float, memory: int) -> list[str]:
-    """Set the limits of this process; what this system does not limit, in words."""
-    try:
-        import resource
-    except ImportError:
-        return ["memory is not limited on this system"]
-    limits = {"RLIMIT_CORE": 0, "RLIMIT_CPU": math.ceil((seconds + STARTING) * cores())}
-    if (used := address_space()) is not None:
-        limits["RLIMIT_AS"] = used + memory
-    for name, value in limits.items():
-        soft, most = resource.getrlimit(getattr(resource, name))
-        least = [n for n in (soft, most, value) if n != resource.RLIM_INFINITY]
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(getattr(resource, name), (min(least), most))
-    return [] if "RLIMIT_AS" in limits else ["memory is not limited on this system"]

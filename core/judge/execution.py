@@ -22,6 +22,7 @@ from core.kernels.nvrtc import Kernel
 from core.kernels.tensors import DeviceTensor
 from core.kernels.unrepresentable import problem_of
 from core.scalars import TYPES, Unrepresentable
+from core.sim.counting import Counts
 from core.sim.faults import Finding
 from core.testing.runner import POISON
 
@@ -31,13 +32,14 @@ ZONE = 1 << 16  # bytes between two buffers of the wide arrangement, all of them
 
 @dataclass
 class Execution:
-    """All buffers after the launches, as they are stored. findings: of strict mode."""
+    """All buffers after the launches, as they are stored. findings: of strict mode. counts: of a counted run."""
 
     buffers: dict[str, Array]
     findings: list[Finding] = field(default_factory=list)
+    counts: Counts | None = None
 
     def same(self, other: Execution, names: Mapping[str, Any]) -> str:
-        """ "" where two executions left the same bits in the named buffers; else the first difference in words."""
+        """ "" where two executions left the same bits in the named buffers; else the first difference."""
         for name in names:
             one, two = self.buffers[name], other.buffers[name]
             if one.tobytes() != two.tobytes():
@@ -68,25 +70,35 @@ class Workbench:
             memory.free(zone)
 
     def run(
-        self, contents: Mapping[str, Array], *, strict: bool = False, fill: int = POISON, executor: str | None = None
+        self,
+        contents: Mapping[str, Array],
+        *,
+        strict: bool = False,
+        fill: int = POISON,
+        executor: str | None = None,
+        count: bool = False,
     ) -> Execution:
-        """Put contents into the inputs and `fill` into all else, launch, and read all buffers. Raises KernelError for
-        what a kernel may not do, PtxError for what the simulator does not have."""
+        """Put contents into the inputs and `fill` into all else, launch, and read all buffers. count, which needs
+        strict=False: count the work too. Raises KernelError for a kernel that is at fault, PtxError for instructions
+        that the simulator lacks."""
         for name, array in self.arrays.items():
             if name in contents:
                 array[...] = contents[name]
             else:
                 array.reshape(-1).view(np.uint8)[...] = 0 if name in self.problem.zeroed else fill
         findings: list[Finding] = []
+        counts = Counts() if count else None
         for launch in self.problem.each_launch:
             args = [self.argument(launch, name, kind) for name, kind in launch.words]
             sizes = (launch.sizes("grid", self.dims), launch.sizes("block", self.dims))
             smem, cluster = (launch.number(getattr(launch, of), self.dims, of) for of in ("smem", "cluster"))
             report = self.file.run(
-                launch.kernel, *sizes, args, smem, cluster, strict, order="warn", executor=executor
+                launch.kernel, *sizes, args, smem, cluster, strict, order="warn", executor=executor, count=count
             )  # fmt: skip
             findings += report.findings
-        return Execution({name: array.copy() for name, array in self.arrays.items()}, findings)
+            if counts is not None and report.counts is not None:
+                counts += report.counts.total
+        return Execution({name: array.copy() for name, array in self.arrays.items()}, findings, counts)
 
     def argument(self, launch: KernelLaunch, name: str, kind: str) -> Array | np.generic | None:
         """A buffer, or a number of the scalar's or dim's own type."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from core.judge.execution import Execution, Workbench
-from core.judge.problem import MANTISSA, BufferSpec, Dims, Problem, described
+from core.judge.problem import BufferSpec, Dims, Problem, described
 from core.judge.submission import Submission
 from core.judge.verdict import Wrong
 from core.sim.faults import KernelError, PtxError
@@ -21,18 +21,20 @@ from core.testing.runner import POISON, unwritten
 FAULTS = {
     "out of bounds": "bounds", "race": "races", "uninitialised": "races", "in flight": "races", "order": "repeatable"
 }  # fmt: skip
-ELEMENT = 1e3  # times the bound on the 2-norm: what one element may be off, of itself or the tensor's root mean square
+ELEMENT = (
+    1e3  # times the bound on the 2-norm: the bound of one element, relative to itself or the tensor's root mean square
+)
 FRESH, HARDER, REALER = 1000, 2000, 3000  # seeds of contents, so that no two questions have the same
 
 
-Tell = Callable[[str, Any], None]  # ("doing", name of a sub-verdict), ("case", what runs), ("check", SubVerdict)
+Tell = Callable[[str, Any], None]  # ("doing", name of a sub-verdict), ("case", its name), ("check", SubVerdict)
 
 
 def no_progress(kind: str, value: Any) -> None:
     """The `tell` of a caller without a display."""
 
 
-Fault = KernelError | PtxError  # a run that breaks off: by what the kernel does, or by what the simulator lacks
+Fault = KernelError | PtxError  # a run that breaks off: a fault of the kernel, or a lack of the simulator
 
 
 class Waits(Exception):
@@ -70,7 +72,7 @@ class Hearing:
         return Workbench(self.submission, dims, wide)
 
     def completed(self) -> Iterator[tuple[Dims, Mapping[str, Array], Execution]]:
-        """The awkward sizes whose run came to its end. Raises Waits where one did not: its fault comes first."""
+        """The awkward sizes whose run came to its end. Raises Waits where one did not: its fault is first."""
         for number, dims in enumerate(self.problem.sizes):
             contents, outcome = self.strictly(number)
             if isinstance(outcome, KernelError | PtxError):
@@ -121,7 +123,7 @@ class Hearing:
             right = spec.values(spec.stored(want[name], got.buffers[name].shape)) if spec.integer else want[name]
             pairs[name] = Compared(spec.values(got.buffers[name]), right)
         most = largest(self.problem, contents)
-        scene = Scene(pairs, dict(dims), {}, "f32" if self.problem.narrowest >= MANTISSA["f32"] else "bf16")
+        scene = Scene(pairs, dict(dims), {}, self.problem.narrowest_dtype)
         for name, pair in pairs.items():
             spec = self.problem.buffers[name]
             problem = exactly(pair) if spec.integer else self.nearly(spec, pair, single[name], most, slack)
@@ -140,10 +142,10 @@ class Hearing:
         return ""
 
     def nearly(self, spec: BufferSpec, pair: Compared, single: Array, most: float, slack: float) -> str:
-        """The excess error of an output of floats, in words; "" within the bounds. single: the truth in f32,
+        """The excess error of an output of floats as text; "" within the bounds. single: the truth in f32,
         most: the root mean square of the largest input."""
         with np.errstate(all="ignore"):
-            held = spec.values(spec.stored(pair.want, pair.want.shape))  # what the element type can hold of it
+            held = spec.values(spec.stored(pair.want, pair.want.shape))  # its value in the element type
             narrow = spec.values(spec.stored(single, pair.want.shape))
         bounds = self.bounds(spec.dtype, pair.want.size, slack)
         want = np.where(np.isfinite(held), pair.want, held)
@@ -156,7 +158,7 @@ class Hearing:
             far = bool(np.max(np.where(np.isnan(got - want), 0, np.abs(got - want)), initial=0) > bounds.norm)
             kinds = np.isnan(got) != np.isnan(want)
             return f"{error.described(bounds)}" if far or kinds.any() else ""
-        far = error.relative > ELEMENT * max(bounds.norm, excuse)
+        far = error.worst.relative > ELEMENT * max(bounds.norm, excuse)
         return error.described(bounds) if far or error.exceeds(bounds, excuse) else ""
 
     def bounds(self, dtype: str, size: int, slack: float) -> Bounds:
@@ -179,7 +181,7 @@ def lost_in_f32(got: Array, want: Array, single: Array, share: float) -> Array:
 
 
 def exactly(pair: Compared) -> str:
-    """The difference of integers in words; "" where they agree."""
+    """The difference of integers as text; "" where they agree."""
     off = pair.got != pair.want
     if not off.any():
         return ""

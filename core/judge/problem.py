@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,25 +23,25 @@ from typing import Any
 import numpy as np
 
 from core.dtypes import NUMPY
-from core.errors import BuildError, CoreError, UsageError, did_you_mean, words_of
+from core.errors import BuildError, UsageError, did_you_mean
 from core.expr import evaluate
 from core.judge.hard_contents import HARD
 from core.kernels.tensors import from_bf16, to_bf16
 from core.kernels.unrepresentable import problem_of
-from core.outside import read_whole, reads
 from core.scalars import TYPES, Unrepresentable
+from core.testing.author_file import foreign, load_object
 
 Array = np.ndarray[Any, Any]
 Dims = Mapping[str, int]
 Sizes = int | str | Sequence[int | str]
-LONGEST = 1 << 20  # bytes of a problem's file
 
 # element types of buffers; bf16 is stored as 16-bit integers on the host
 ELEMENTS: dict[str, np.dtype[Any]] = {
-    **NUMPY, "f16": np.dtype(np.float16), "i8": np.dtype(np.int8), "i64": np.dtype(np.int64),
+    **NUMPY, "i8": np.dtype(np.int8), "i64": np.dtype(np.int64),
     "u64": np.dtype(np.uint64),
 }  # fmt: skip
-MANTISSA = {"f64": 52, "f32": 23, "f16": 10, "bf16": 7}  # explicit bits
+SPELLED = {"f16": "fp16"}  # PTX's name of an element type -> its name here
+MANTISSA = {"f64": 52, "f32": 23, "fp16": 10, "bf16": 7}  # explicit bits
 UNBOUNDED = 100  # integers without a bound are drawn below this
 NULL = "null"
 
@@ -65,6 +64,7 @@ class BufferSpec:
         dims, colon, rest = str(text).partition(":")
         kind, _, bound = rest.partition("<")
         kind = kind.strip() if colon else "f32"
+        kind = SPELLED.get(kind, kind)
         if kind not in ELEMENTS:
             raise BuildError(
                 f'"{name}": "{text}" has the element type "{kind}"{did_you_mean(kind, ELEMENTS)}',
@@ -149,13 +149,13 @@ class Problem:
     truth: a function of inputs, scalars and dims by name; it gets NumPy arrays (floats in f64) and returns the output,
     or a dict of outputs by name. inputs, outputs, scratch: name -> BufferSpec line; a name among inputs and outputs is
     updated in place. scalars: typed numbers, f32(1e-5). launches: run one after another on the same buffers.
-    sizes: awkward ones, small enough for strict mode; real: those of practice.
+    sizes: awkward ones, small enough for strict mode; real: practical ones.
     contents: (rng, dims) -> contents of some inputs; the others are drawn, standard normal or below their bound.
     hard: which of core.judge.hard_contents are tried. tolerance: relative 2-norm in place of that of the outputs'
     element type. zeroed: outputs and scratch that start at zero, as atomics want them. narrow: arithmetic narrower than
     the buffers is allowed. repeatable: False lets results depend on the order of threads, as float atomics make them.
     defines: macros. kernel_file: the submission, beside the problem's file, where none is named to the judge.
-    Raises BuildError for what does not fit together.
+    Raises BuildError for parts that do not fit together.
     """
 
     truth: Callable[..., Any]
@@ -191,7 +191,8 @@ class Problem:
                                  hint="from core import f32, i32: f32(1e-5)")  # fmt: skip
         starting = [*self.outputs, *self.scratch]
         if unknown := [name for name in self.zeroed if name not in starting or name in self.inputs]:
-            raise BuildError(f'zeroed "{unknown[0]}" is no output and no scratch{did_you_mean(unknown[0], starting)}')
+            close = did_you_mean(unknown[0], starting)
+            raise BuildError(f'zeroed "{unknown[0]}" is neither an output nor scratch{close}')
         for launch in self.each_launch:
             for name, kind in launch.words:
                 self._check_argument(launch, name, kind)
@@ -248,6 +249,11 @@ class Problem:
         return min((MANTISSA[b.dtype] for b in self.buffers.values() if not b.integer), default=0)
 
     @property
+    def narrowest_dtype(self) -> str:
+        """The element type of the narrowest float buffer; f64 where no buffer holds floats: integers are exact."""
+        return min((b.dtype for b in self.buffers.values() if not b.integer), key=MANTISSA.__getitem__, default="f64")
+
+    @property
     def truth_inputs(self) -> list[str]:
         """The names that `truth` takes. Raises BuildError for one that the problem does not have."""
         have = [*self.inputs, *self.scalars, *self.sizes[0]]
@@ -256,7 +262,7 @@ class Problem:
             return have
         for parameter in parameters:
             if parameter.name not in have and parameter.default is parameter.empty:
-                raise BuildError(f'truth takes "{parameter.name}", which is no input, scalar or dim of the problem'
+                raise BuildError(f'truth takes "{parameter.name}", which is not an input, scalar or dim of the problem'
                                  f"{did_you_mean(parameter.name, have)}", hint=f"it has {', '.join(have)}")  # fmt: skip
         return [p.name for p in parameters if p.name in have]
 
@@ -265,7 +271,8 @@ class Problem:
         rng = np.random.default_rng(list(seed))
         own = dict(foreign("contents", self.contents, rng, dict(dims))) if self.contents else {}
         if unknown := [name for name in own if name not in self.inputs]:
-            raise BuildError(f'contents gives "{unknown[0]}", which is no input{did_you_mean(unknown[0], self.inputs)}')
+            close = did_you_mean(unknown[0], self.inputs)
+            raise BuildError(f'contents gives "{unknown[0]}", which is not an input{close}')
         contents = {}
         for name in self.inputs:
             spec, shape = self.buffers[name], self.buffers[name].shape(dims)
@@ -275,6 +282,19 @@ class Problem:
                                  f"{described(dims)}")  # fmt: skip
             contents[name] = spec.stored(values, shape)
         return contents
+
+    def nearly_as(
+        self, contents: Mapping[str, Array], other: Mapping[str, Array], dims: Dims, seed: Sequence[int]
+    ) -> dict[str, Array]:
+        """`contents` with one element of each input from `other`; of those that the problem draws, since `contents` of
+        its author's may be of one piece, such as sorted ids."""
+        rng = np.random.default_rng(list(seed))
+        own = foreign("contents", self.contents, np.random.default_rng(list(seed)), dict(dims)) if self.contents else {}
+        made = {name: array.copy() for name, array in contents.items()}
+        for name in (name for name in made if name not in own):
+            at = rng.integers(made[name].size)
+            made[name].reshape(-1)[at] = other[name].reshape(-1)[at]
+        return made
 
     def _drawn(self, spec: BufferSpec, shape: tuple[int, ...], dims: Dims, rng: np.random.Generator) -> Array:
         if not spec.integer:
@@ -313,21 +333,6 @@ def described(dims: Dims) -> str:
     return ", ".join(f"{name} = {size:,}" for name, size in dims.items())
 
 
-def foreign(label: str, function: Callable[..., Any], *args: Any, **names: Any) -> Any:
-    """Call a function of the problem's file. Its exceptions become a BuildError that names the line."""
-    try:
-        with np.errstate(all="ignore"):
-            return function(*args, **names)
-    except (CoreError, MemoryError):
-        raise
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        places = [f for f in frames if "site-packages" not in f.filename and f.filename != __file__]
-        place = places[-1] if places else None
-        at = f" ({Path(place.filename).name}:{place.lineno})" if place else ""
-        raise BuildError(f"{label} raised {words_of(error)}{at}") from None
-
-
 def load_problem(path: Path) -> Problem:
     """The one Problem of a Python file, which is its author's code, and runs as such.
 
@@ -335,19 +340,4 @@ def load_problem(path: Path) -> Problem:
     """
     if path.suffix != ".py":
         raise UsageError(f"{path}: a problem is a Python file", hint="core judge PROBLEM.py KERNEL.cu")
-    with reads(UsageError, path):
-        text = read_whole(path, LONGEST)
-    names: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
-    try:
-        exec(compile(text, str(path), "exec"), names)
-    except CoreError as error:
-        raise BuildError(f"{path}: {error.message}", hint=error.hint) from None
-    except SyntaxError as error:
-        raise BuildError(f"{path}:{error.lineno}: {error.msg}") from None
-    except Exception as error:
-        places = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-        raise BuildError(f"{path}{f':{places[-1]}' if places else ''} raised {words_of(error)}") from None
-    problems = [value for value in names.values() if isinstance(value, Problem)]
-    if len(problems) != 1:
-        raise BuildError(f"{path} has {len(problems)} problems; expected one", hint="problem = Problem(truth=..., ...)")
-    return problems[0]
+    return load_object(path, Problem, "problem", "problem = Problem(truth=..., ...)")

@@ -126,11 +126,18 @@ def repeatable(hearing: Hearing) -> None:
 
 
 def fresh(hearing: Hearing) -> None:
-    """Contents A, then B, then A again at the same addresses, in a module whose variables stay."""
+    """Contents A, then B, then A again, then A with other elements here and there, at the same addresses, in a module
+    whose variables stay."""
     dims, contents, _ = hearing.largest
     other = hearing.contents(dims, FRESH)
     bench, before = hearing.bench(dims), None
-    calls = (("the first call", contents), ("a second call with new contents", other), ("a third call", contents))
+    nearly = hearing.problem.nearly_as(contents, other, dims, (hearing.seed, FRESH))
+    calls = (
+        ("the first call", contents),
+        ("a second call with new contents", other),
+        ("a third call", contents),
+        ("a fourth call with one new element of each input", nearly),
+    )
     for label, drawn in calls:
         case = f"{described(dims)}, {label}"
         got = hearing.run(bench, drawn, case)
@@ -139,7 +146,7 @@ def fresh(hearing: Hearing) -> None:
         except Wrong as wrong:
             if before is not None and not before.same(got, hearing.problem.outputs):
                 raise Wrong(f"{label} gives the result of the call before it", case=case,
-                            hint="compute anew: the contents changed, the addresses did not") from None  # fmt: skip
+                            hint="compute again: the contents changed, the addresses did not") from None  # fmt: skip
             hint = wrong.hint or ("a __device__ variable keeps its value from launch to launch" if before else "")
             raise Wrong(f"wrong in {label}: {wrong.message}", case=case, seen=wrong.seen, hint=hint) from None
         before = got
@@ -168,7 +175,7 @@ def hardened(hearing: Hearing, dims: Dims, kind: str, number: int) -> dict[str, 
 
 # the smallest normal and the largest number of each float type
 LIMITS = {
-    "f64": (2.0**-1022, 1.7e308), "f32": (2.0**-126, 3.4e38), "bf16": (2.0**-126, 3.3e38), "f16": (2.0**-14, 65504.0)
+    "f64": (2.0**-1022, 1.7e308), "f32": (2.0**-126, 3.4e38), "bf16": (2.0**-126, 3.3e38), "fp16": (2.0**-14, 65504.0)
 }  # fmt: skip
 
 
@@ -188,7 +195,7 @@ assert tuple(CHECKS) == tuple(QUESTIONS)
 
 
 def left_out(problem: Problem, name: str) -> str:
-    """Why a problem does not ask a question, "" where it does."""
+    """The reason why a problem omits a question, "" where it does not."""
     without = {
         "repeatable": "" if problem.repeatable else "the problem allows results that depend on the order of threads",
         "hard": "" if problem.hard and any(not b.integer for b in problem.buffers.values()) else "no hard contents",
@@ -227,7 +234,7 @@ FIRST = ("compiles", "alone", "precision")  # those that need no run
 
 
 def hear(problem: Problem, submission: Submission, seed: int = 0, tell: Tell = no_progress) -> Judgement:
-    """All sub-verdicts, in this process and without limits; `tell` gets them as they come. Raises BuildError for a
+    """All sub-verdicts, in this process and without limits; `tell` gets each of them at once. Raises BuildError for a
     problem whose own truth or contents are at fault."""
     began, hearing = time.monotonic(), Hearing(problem, submission, seed, tell)
     judgement = Judgement("", submission.name, seed, notes=hearing.notes)

@@ -16,7 +16,8 @@ from core.errors import UsageError
 from core.judge.problem import MANTISSA, Problem
 from core.judge.verdict import Wrong
 from core.kernels.arguments import signatures
-from core.outside import read_whole, reads
+from core.kernels.toolkit import include_folders
+from core.outside import read_utf8
 from core.sim import KernelFile
 from core.sim.ptx.cuda_source import blanked
 from core.sim.ptx.syntax import Instruction
@@ -29,15 +30,16 @@ DIRECTIVE = re.compile(
     re.DOTALL,
 )
 HEADER = re.compile(r'<(?P<system>[\w./+-]+)>|"(?P<own>[\w./+-]+)"')
-HEADERS = (".h", ".cuh", ".hpp", ".inl")  # what a file may be to be included: no problem, no other submission
+OWN_HEADERS = "only headers of CUDA and of the submission's own folder, by their names"
+HEADERS = (".h", ".cuh", ".hpp", ".inl")  # kinds of files that may be included: no problem, no other submission
 HOST = re.compile(
     r"<<<|\bcuda(?:Stream|Graph|Launch|Malloc|Free|Memcpy|Memset|Event|DeviceSynchronize)\w*\s*\(|\bmain\s*\("
 )
 
-# narrower formats by their names in PTX, and what they keep: explicit bits of mantissa
+# narrower formats by their names in PTX, and their explicit bits of mantissa
 FORMATS = {
-    **MANTISSA, "tf32": 10, "f16x2": 10, "bf16x2": 7, "e4m3": 3, "e5m2": 2, "e4m3x2": 3, "e5m2x2": 2, "e2m1": 1,
-    "e3m2": 2, "e2m3": 3, "e2m1x2": 1, "e3m2x2": 2, "e2m3x2": 3,
+    **MANTISSA, "f16": 10, "tf32": 10, "f16x2": 10, "bf16x2": 7, "e4m3": 3, "e5m2": 2, "e4m3x2": 3, "e5m2x2": 2,
+    "e2m1": 1, "e3m2": 2, "e2m3": 3, "e2m1x2": 1, "e3m2x2": 2, "e2m3x2": 3,
 }  # fmt: skip
 TENSOR_CORES = ("mma", "wgmma", "wmma", "tcgen05")
 # approximations that are far from f32's rounding on a GPU, by the PTX manual; the simulator rounds them exactly
@@ -52,21 +54,20 @@ CLOCKS = re.compile(r"%(?:clock\w*|globaltimer\w*)")
 
 @dataclass(frozen=True)
 class Submission:
-    """The file of a submission for a problem. path: where it is; None for a text alone, called kernel.cu."""
+    """The file of a submission for a problem. path: where it is; None for a text alone, called kernel.cu.
+
+    limit: branches that a thread block may take before its kernel is called endless; None for the simulator's own.
+    """
 
     problem: Problem
     text: str
     path: Path | None = None
+    limit: int | None = None
 
     @classmethod
-    def read(cls, problem: Problem, path: Path) -> Submission:
+    def read(cls, problem: Problem, path: Path, limit: int | None = None) -> Submission:
         """Raises UsageError for a file that is no readable text."""
-        with reads(UsageError, path):
-            raw = read_whole(path, LONGEST)
-        try:
-            return cls(problem, raw.decode("utf-8"), path)
-        except UnicodeDecodeError as error:
-            raise UsageError(f"{path}: not UTF-8: {error}", hint="save it as UTF-8") from None
+        return cls(problem, read_utf8(UsageError, path, LONGEST), path, limit)
 
     @property
     def name(self) -> str:
@@ -79,29 +80,56 @@ class Submission:
     # --- the text ------------------------------------------------------------------------------------------------
 
     def check_includes(self) -> None:
-        """Wrong for a header outside of the submission's folder and CUDA's own: its text would reach the log."""
-        for written in included(self.text):
-            if not allowed(written.strip()):
-                raise Wrong(f"includes {written.strip()[:80]}",
-                            hint="only headers of CUDA and of the submission's own folder, by their names")  # fmt: skip
+        """Wrong for a header outside of the submission's folder and CUDA's own, whichever file includes it: its text
+        would reach the log."""
+        seen: set[Path] = set()
+        texts = [(self.text, self.path.parent if self.path else None)]
+        for text, folder in texts:  # grows meanwhile
+            for written in included(text):
+                if not allowed(written.strip()):
+                    raise Wrong(f"includes {written.strip()[:80]}", hint=OWN_HEADERS)
+                texts += [(one.read_text("utf-8", "replace"), one.parent) for one in self.own(written, folder, seen)]
+
+    def own(self, written: str, folder: Path | None, seen: set[Path]) -> Iterator[Path]:
+        """The files of the submission's folder that an allowed #include in a file of `folder` may mean, each once."""
+        header = HEADER.match(written.strip())
+        if self.path is None or folder is None or header is None:
+            return
+        for path in (where / (header["system"] or header["own"]) for where in (folder, self.path.parent)):
+            if path in seen or not path.is_file():
+                continue
+            seen.add(path)
+            if not path.resolve().is_relative_to(self.path.parent.resolve()):
+                raise Wrong(f"includes {path.name}, a link to a file elsewhere", hint=OWN_HEADERS)
+            yield path
+
+    def quotable(self, path: Path) -> bool:
+        """Whether a message may quote lines of a file: `#line` makes any file of the machine look like a source."""
+        whole = path.resolve()
+        if any(whole.is_relative_to(folder.resolve()) for folder in include_folders()):
+            return True
+        mine = self.path is not None and whole.is_relative_to(self.path.parent.resolve())
+        return mine and (whole == self.path.resolve() or whole.suffix in HEADERS)  # type: ignore[union-attr]
 
     def check_host_code(self) -> None:
-        """Wrong for code of the host: the judge launches kernels by itself, on no stream of the submission's."""
+        """Wrong for code of the host: the judge launches the kernels, on no stream of the submission's."""
         if match := HOST.search(blanked(self.text)):
             line = self.text.count("\n", 0, match.start()) + 1
             raise Wrong(f"{self.name}:{line} has host code, `{match[0].strip()}`, which is never run",
-                        hint="hand in device code only; the problem says how it is launched")  # fmt: skip
+                        hint="submit device code only; the problem defines its launch")  # fmt: skip
 
     # --- the PTX -------------------------------------------------------------------------------------------------
 
     def load(self) -> KernelFile:
-        """The file on a memory of its own, whose variables start anew.
+        """The file on a memory of its own, with variables in their first state.
 
-        Raises Wrong for what it may not include or have, BuildError for what does not compile.
+        Raises Wrong for a forbidden include or construct, BuildError for an error of compilation.
         """
         self.check_includes()
         self.check_host_code()
-        return core.sim.load(self.path or self.text, defines=self.problem.defines)
+        file = core.sim.load(self.path or self.text, defines=self.problem.defines, limit=self.limit)
+        file.quote_only(self.quotable)
+        return file
 
     @cached_property
     def instructions(self) -> list[tuple[str, Instruction]]:
@@ -125,7 +153,7 @@ class Submission:
                             hint="leave clocks out of the submission")  # fmt: skip
 
     def check_precision(self) -> list[str]:
-        """Wrong for arithmetic narrower than the problem's buffers; else notes on what a GPU only approximates."""
+        """Wrong for arithmetic narrower than the problem's buffers; else notes on approximations of a GPU."""
         least, noted = self.problem.narrowest, dict[str, str]()
         for kernel, ins in self.instructions:
             if least and not self.problem.narrow and (why := narrowing(ins, least)):
@@ -140,7 +168,7 @@ class Submission:
 
 
 def included(text: str) -> Iterator[str]:
-    """The name behind every #include of a text, in any spelling; also of one in a comment that is not a line
+    """The name after every #include of a text, in any spelling; also of one in a comment that is not a line
     of its own."""
     spliced = re.sub(r"\\[ \t]*\r?\n", "", re.sub(r"\?\?/\r?\n", "", text))
     lines = [line for line in spliced.splitlines() if not line.lstrip().startswith("//") or "*/" in line]
@@ -149,7 +177,7 @@ def included(text: str) -> Iterator[str]:
 
 
 def allowed(written: str) -> bool:
-    """Whether what stands behind an #include is a header of CUDA, or one of the submission's own folder."""
+    """Whether the name of an #include is a header of CUDA, or one of the submission's own folder."""
     header = HEADER.match(written)
     if header is None:
         return False
@@ -159,7 +187,7 @@ def allowed(written: str) -> bool:
 
 
 def narrowing(ins: Instruction, least: int) -> str:
-    """In words, how an instruction computes with fewer bits of mantissa than `least`; "" where it does not.
+    """A description of an instruction with fewer bits of mantissa than `least`; "" where it does not.
 
     f64 may be rounded to f32 on the way, as CUDA's own erf and tanh do: the bounds see a result that was.
     """

@@ -9,7 +9,7 @@ from typing import Any
 PASSED, FAILED, WAITING, LEFT_OUT = "passed", "failed", "waiting", "left out"
 SHOWN = {PASSED: "ok", FAILED: "FAILED", WAITING: "waits", LEFT_OUT: "-"}
 
-# sub-verdict -> what it asks, in the order in which they are made
+# sub-verdict -> its question, in their order
 QUESTIONS = {
     "compiles": "the file compiles and has the problem's kernels with their arguments",
     "alone": "device code that starts nothing and reads no clock",
@@ -29,7 +29,7 @@ QUESTIONS = {
 
 
 class Wrong(Exception):
-    """A sub-verdict that fails. case: sizes and contents; seen: what the wrong values show; details: the PTX."""
+    """A sub-verdict that fails. case: sizes and contents; seen: clues in the wrong values; details: the PTX."""
 
     def __init__(self, message: str, *, hint: str = "", case: str = "", seen: str = "", details: str = "") -> None:
         super().__init__(message)
@@ -54,7 +54,7 @@ class SubVerdict:
         return f"  {self.name:<11} {SHOWN[self.state]:<7} {text}".rstrip()
 
     def lines(self, details: bool = False) -> Iterator[str]:
-        """The line, and for a failure what goes with it."""
+        """The line, and the details of a failure."""
         yield self.line
         if self.state == FAILED:
             notes = (("in", self.case), ("seen", self.seen), ("hint", self.hint), ("ptx", self.details * details))

@@ -1,4 +1,4 @@
-"""Checks a launch's arguments against the kernel's parameter list, as far as the source shows it.
+"""Compares a launch's arguments with the kernel's parameter list, as far as the source shows it.
 
 So a swapped pointer or an untyped number is an error message, and not a wrong gradient.
 """
@@ -41,13 +41,11 @@ def as_argument(value: Any, index: int, where: str, parameter: str = "") -> Argu
         return value
     if isinstance(value, int):
         raise BuildError(
-            f"{at} is the bare int {value}, which would be taken for a pointer",
+            f"{at} is the bare int {value}, which would be read as a pointer",
             hint=f"write {'i32' if -(2**31) <= value < 2**31 else 'u64'}({value})",
         )
     if isinstance(value, float):
-        raise BuildError(
-            f"{at} is the bare float {value}, which would be taken for a double", hint=f"write f32({value})"
-        )
+        raise BuildError(f"{at} is the bare float {value}, which would be read as a double", hint=f"write f32({value})")
     if isinstance(value, np.ndarray):
         raise BuildError(
             f"{at} is a NumPy array, which no kernel can read", hint="pass a tensor of t, or a typed scalar"
@@ -63,7 +61,7 @@ SCALARS = {
 }  # fmt: skip
 # the tensors that a pointer takes, by the type that it points to
 POINTEES = {
-    "float": "f32", "double": "f64", "bf16": "bf16", "int": "i32", "i32": "i32", "unsigned": "u32",
+    "float": "f32", "double": "f64", "bf16": "bf16", "fp16": "fp16", "int": "i32", "i32": "i32", "unsigned": "u32",
     "unsigned int": "u32", "u32": "u32", "uint": "u32", "unsigned char": "u8", "u8": "u8", "uint8_t": "u8",
     "int32_t": "i32", "uint32_t": "u32",
 }  # fmt: skip
@@ -106,7 +104,7 @@ def as_arguments(kernel: Kernel, args: Sequence[Any], where: str) -> tuple[Argum
 
 
 def check_signature(kernel: Kernel, args: Sequence[Argument], where: str, dtype: str) -> None:
-    """Hold arguments against the kernel's parameters; `dtype` is what `elem` is. Raises BuildError."""
+    """Compare arguments with the kernel's parameters; `dtype` is that of `elem`. Raises BuildError."""
     parameters = signature(kernel)
     if parameters is None:
         return
@@ -124,7 +122,7 @@ QUALIFIERS = re.compile(r"\b(const|volatile|__restrict__|__restrict|__grid_const
 
 
 def _mismatch(parameter: str, argument: Argument, dtype: str) -> str:
-    """The problem of an argument, in words; "" where there is none, or where the type is unknown."""
+    """The problem of an argument; "" where there is none, or where the type is unknown."""
     words = " ".join(QUALIFIERS.sub(" ", parameter).split())
     if "*" in words:
         pointee = words.partition("*")[0].strip()

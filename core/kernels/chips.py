@@ -1,6 +1,6 @@
 """The one table of chips: the limits of a compute capability, its compatible kernels, the peaks of GPUs by name.
 
-No other module lists chips. This one asks no driver: on a GPU, `CudaDevice.chip` has the limits that its
+No other module lists chips. This one calls no driver: on a GPU, `CudaDevice.chip` has the limits that its
 driver reports, and this table is for plans, checks, the simulator and the stub driver of the tests.
 
 Sources: NVIDIA's CUDA Programming Guide, section 5.1, tables "Device and Streaming Multiprocessor (SM) Information" and
@@ -29,6 +29,7 @@ REGISTER_UNIT = 256  # registers that a warp is given at a time: cuda_occupancy.
 PARTITIONS = 4  # of a multiprocessor; a thread block's registers are counted as if its warps filled them evenly
 DEFAULT_SHARED = 48 * KB  # bytes of a thread block, static and dynamic together, that no launch has to ask for
 RESERVED_SHARED = 1 * KB  # bytes that the driver takes of a multiprocessor for each thread block, from 8.0 on
+SINCE = {"bf16": 80, TF32: 80}  # a number format -> the first compute capability that has it; all have the others
 PORTABLE_CLUSTER = 8  # thread blocks of a cluster that every chip with clusters runs
 
 
@@ -39,7 +40,7 @@ class Chip:
     sm_shared and shared: bytes of shared memory, of a multiprocessor and the most of a thread block (static and dynamic
     together, opted into); sm_threads and sm_blocks: the most that a multiprocessor holds at once; cluster: the most
     thread blocks of a cluster that need no opting in, 1 where there are no clusters. checked: the op check compiles
-    kernels declared for "sm_75+" and the like for it.
+    kernels declared for "sm_75+" or similar for it.
     """
 
     number: int
@@ -53,17 +54,21 @@ class Chip:
 
     @property
     def arch(self) -> str:
-        """The architecture that kernels are compiled for on this chip: sm_86; from 9.0 on sm_90a and the like."""
+        """The architecture that kernels are compiled for on this chip: sm_86; from 9.0 on with the suffix a: sm_90a."""
         return f"sm_{self.number}" + ("a" if self.number >= 90 else "")
 
+    def multiplies(self, form: str) -> bool:
+        """Whether its tensor cores multiply this number format (f32 as ordinary arithmetic): see SINCE."""
+        return self.number >= SINCE.get(form, 0)
+
     @property
-    def bf16(self) -> bool:
-        """Whether it converts and multiplies bf16: from 8.0 on."""
-        return self.number >= 80
+    def precisions(self) -> tuple[str, ...]:
+        """The values of `precision` that it computes in, the plainest first."""
+        return tuple(precision for precision in ("f32", "bf16", "fp16") if self.multiplies(precision))
 
     @property
     def hopper(self) -> bool:
-        """Whether it has what Hopper brought: clusters, tensor maps, and launches that overlap the one before."""
+        """Whether it has Hopper's features: clusters, tensor maps, and launches that overlap the one before."""
         return self.number >= 90
 
 
@@ -162,17 +167,17 @@ def chip_of(arch: str) -> Chip:
 
 
 def block_registers(registers: int, threads: int) -> int:
-    """Registers that a thread block is given, of `threads` threads with so many each: cuda_occupancy.h,
+    """Registers that a thread block is given, of `threads` threads with that many each: cuda_occupancy.h,
     cudaOccMaxBlocksPerSMRegsLimit. The hardware counts its warps as a multiple of the multiprocessor's partitions."""
     each = _up(registers * WARP, REGISTER_UNIT)
     return each * _up(-(-threads // WARP), PARTITIONS)
 
 
-FITTING = "fewer threads, smaller __shared__ arrays or a smaller smem; a variant says with why_not what it cannot run"
+FITTING = "fewer threads, smaller __shared__ arrays or a smaller smem; a variant's why_not refuses such sizes"
 
 
 def shared_problem(chip: Chip, static: int, dynamic: int) -> str:
-    """The problem of a thread block's shared memory on a chip, in words; "" where it fits."""
+    """The problem of a thread block's shared memory on a chip; "" where it fits."""
     if static + dynamic <= chip.shared:
         return ""
     return (
@@ -184,8 +189,8 @@ def shared_problem(chip: Chip, static: int, dynamic: int) -> str:
 def launch_problems(
     chip: Chip, registers: int, static: int, block: Sequence[int], dynamic: int, cluster: int = 1
 ) -> list[str]:
-    """The limits of a chip that a launch exceeds, in words. registers: a thread's; static and dynamic: bytes of shared
-    memory; block: sizes of a thread block; cluster: thread blocks."""
+    """The limits of a chip that a launch exceeds, as phrases. registers: a thread's; static and dynamic: bytes of
+    shared memory; block: sizes of a thread block; cluster: thread blocks."""
     threads = 1
     for size in block:
         threads *= size
@@ -193,7 +198,7 @@ def launch_problems(
     rules = [
         (bool(shared_problem(chip, static, dynamic)), shared_problem(chip, static, dynamic)),
         (taken > REGISTERS, f"takes {taken:,} registers at {threads} threads; there are {REGISTERS:,}"),
-        (cluster > chip.cluster, f"asks for a cluster of {cluster} thread blocks; {chip.arch} has {chip.cluster}"),
+        (cluster > chip.cluster, f"needs a cluster of {cluster} thread blocks; {chip.arch} has {chip.cluster}"),
     ]
     return [text for broken, text in rules if broken]
 
@@ -224,30 +229,32 @@ def _up(n: int, unit: int) -> int:
 class Gpu:
     """A GPU as its maker publishes it, without sparsity: dense FLOP/s, and bytes/s of its memory.
 
-    number: its compute capability; sms: multiprocessors. f32 is the rate of ordinary f32 arithmetic; bf16 that of
-    tensor cores which add in f32. TF32's is half of that on all of them. size: gigabytes of
-    memory, by its name; 0 where they are not stated.
+    number: its compute capability; sms: multiprocessors. f32 is the rate of ordinary f32 arithmetic; tensor that of
+    tensor cores which multiply 16-bit numbers and add in f32. TF32's is half of that on all that have it. size:
+    gigabytes of memory, by its name; 0 where they are not stated.
     """
 
     number: int
     sms: int
     f32: float
-    bf16: float
+    tensor: float
     memory: float
     size: int = 0
 
     def peak(self, precision: str, tf32: bool = False) -> float | None:
         """FLOP/s of a precision; None where the chip does not have it, or it is not published. tf32: whether f32 may be
         multiplied as TF32."""
-        if arithmetic(precision, tf32) == TF32 and self.bf16:
-            return self.bf16 / 2
-        return getattr(self, precision, 0.0) or None
+        form = arithmetic(precision, tf32)
+        if form == "f32" or (form == TF32 and not CHIPS[self.number].multiplies(TF32)):
+            return self.f32
+        rates = {"bf16": self.tensor, "fp16": self.tensor, TF32: self.tensor / 2}
+        return rates.get(form) if CHIPS[self.number].multiplies(form) else None
 
 
 # By what the driver calls them, without "NVIDIA" and "GeForce"; a name that is not here has no peaks rather than
 # another GPU's. From NVIDIA's data sheets and architecture white papers; on GeForce, tensor cores that add in f32.
 GPUS = {
-    "Tesla T4": Gpu(75, 40, 8.1e12, 0.0, 0.320e12, 16),
+    "Tesla T4": Gpu(75, 40, 8.1e12, 65e12, 0.320e12, 16),
     "A100-SXM4-40GB": Gpu(80, 108, 19.5e12, 312e12, 1.555e12, 40),
     "A100-PCIE-40GB": Gpu(80, 108, 19.5e12, 312e12, 1.555e12, 40),
     "A100-SXM4-80GB": Gpu(80, 108, 19.5e12, 312e12, 2.039e12, 80),
@@ -257,8 +264,8 @@ GPUS = {
     "H200": Gpu(90, 132, 66.9e12, 989.4e12, 4.8e12, 141),
     "B200": Gpu(100, 148, 75e12, 2250e12, 8.0e12, 180),
     "L40S": Gpu(89, 142, 91.6e12, 362e12, 0.864e12, 48),
-    "RTX 2080": Gpu(75, 46, 10.1e12, 0.0, 0.448e12, 8),
-    "RTX 2080 Ti": Gpu(75, 68, 13.4e12, 0.0, 0.616e12, 11),
+    "RTX 2080": Gpu(75, 46, 10.1e12, 40.3e12, 0.448e12, 8),
+    "RTX 2080 Ti": Gpu(75, 68, 13.4e12, 53.8e12, 0.616e12, 11),
     "RTX 3070": Gpu(86, 46, 20.3e12, 40.6e12, 0.448e12, 8),
     "RTX 3080": Gpu(86, 68, 29.8e12, 59.5e12, 0.760e12, 10),
     "RTX 3090": Gpu(86, 82, 35.6e12, 71.2e12, 0.936e12, 24),

@@ -1,4 +1,4 @@
-"""Launches of kernels that sum columns in two steps: the grids of `slice_sums` and `add_slices` in core/columns.cuh."""
+"""Launches of kernels that sum columns in two steps: the grids of core/columns.cuh."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from core.expr import cdiv
 WIDE = 32  # columns of a thread block of slice_sums
 TALL = 8  # its rows at a time
 THREADS = 128  # of a thread block of add_slices
+FOLD = "for (int i = threadIdx.y; i < slices && c < columns; i += 32) sum += partials[i * stride + c];"
 
 
 def by_slice(rows: int, columns: int, slice: int) -> dict[str, Any]:
@@ -19,6 +20,11 @@ def by_slice(rows: int, columns: int, slice: int) -> dict[str, Any]:
 def by_column(columns: int) -> dict[str, Any]:
     """grid and block of a kernel with add_slices."""
     return {"grid": cdiv(columns, THREADS), "block": THREADS}
+
+
+def by_fold(columns: int, outputs: int = 1) -> dict[str, Any]:
+    """grid and block of a kernel with fold_slices, along y for several outputs."""
+    return {"grid": (cdiv(columns, WIDE), outputs), "block": (WIDE, WIDE)}
 
 
 def partial_bytes(rows: int, columns: int, slice: int, sums: int = 1) -> int:

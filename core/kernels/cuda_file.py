@@ -34,20 +34,26 @@ from core.kernels.toolkit import EXTRA, include_folders, toolkit
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*[<"]([^">\n]+)[">]', re.MULTILINE)
 GLOBAL = re.compile(
     r"(?P<template>template\s*<[^;{}()]*>\s*)?(?:(?:static|extern|inline|\"C\"|void|__forceinline__)\s+)*"
-    r"__global__\s+(?:[\w:<>,\s]|__launch_bounds__\s*\((?:[^()]|\([^()]*\))*\)|\[\[[^\]]*\]\])*?\b(?P<name>\w+)\s*\("
+    r"__global__\s+(?:[\w:<>,\s]|__\w+__\s*\((?:[^()]|\([^()]*\))*\)|\[\[[^\]]*\]\])*?"
+    r"\b(?P<name>(?!__\w+__\s*\()\w+)\s*\("  # what __launch_bounds__(64) and its kind stand before
 )
 HOST = re.compile(r"<<<|\bmain\s*\(|\bcuda(?:Malloc|Memcpy|Free|Get|Set|Event|Device|Stream|Launch)\w*\s*[(<]")
 ABSENT = re.compile(r'(?:could not|cannot) open source file "([^"]+)"')
 UNDEFINED = re.compile(r'identifier "(\w+)" is undefined')
+OFFERED = re.compile(  # names that the prelude declares
+    r"^(?:#define |typedef .* |struct (?:alignas\(.*\) )?|__device__ [^(\n]*\b(?=\w+[(<]))(\w+)", re.MULTILINE
+)
 ON_HOST = re.compile(r"is considered a host function|not allowed in JIT mode")
 NVCC_OPTIONS = ("-ptx", "-lineinfo", "-w", "-std=c++17", "-arch", SIMULATED)
+SEPARATE = "separate compilation mode"  # what nvcc wants for a launch from a kernel
+LINKED_LATER = ("-rdc=true",)
 NVCC_LIMIT = 600  # seconds
 HOST_HINT = "host code is for nvcc, and there is none: pip install nvidia-cuda-nvcc, or leave only kernels in the file"
 
 
 @dataclass(frozen=True)
 class CudaFile:
-    """A source and how it is compiled. include: folders besides its own; prelude: corelm's in front of it."""
+    """A source and how it is compiled. include: more folders than its own; prelude: corelm's in front of it."""
 
     source: Path
     text: str
@@ -63,7 +69,7 @@ class CudaFile:
 
     @property
     def whole(self) -> str:
-        front = f"#ifndef ELEM_BF16\n#define ELEM_BF16 0\n#endif\n{preamble_text()}" if self.prelude else ""
+        front = preamble_text() if self.prelude else ""
         return f"{front}{marked(self.source, self.text)}"
 
     def declared(self) -> list[str]:
@@ -76,7 +82,7 @@ class CudaFile:
 def compile_file(file: CudaFile, expressions: tuple[str, ...] = ()) -> Compiled:
     """The PTX of a file. expressions: C++ names of kernels that it is to have ("kernel<float, 3>").
 
-    Raises BuildError with the compiler's own lines, and what to install for a header or for host code.
+    Raises BuildError with the compiler's own lines, and the package to install for a header or for host code.
     """
     kernel = Kernel(file.source, expressions[0] if expressions else "", text=file.text)
     try:
@@ -89,7 +95,7 @@ def compile_file(file: CudaFile, expressions: tuple[str, ...] = ()) -> Compiled:
 
 def _unit(file: CudaFile, expressions: tuple[str, ...]) -> Unit:
     folders = [f"-I{folder.as_posix()}" for folder in (*file.folders, *include_folders())]
-    options = (*OPTIONS, "--device-as-default-execution-space", *folders, *define_options(file.defines))
+    options = (*OPTIONS, *folders, *define_options(file.defines))
     return Unit(file.source.as_posix(), file.whole, (), options, SIMULATED, expressions, _digest(file))
 
 
@@ -112,12 +118,12 @@ def _own_headers(text: str, folders: tuple[Path, ...], headers: dict[str, str]) 
 
 
 def _for_nvcc(file: CudaFile, message: str) -> bool:
-    """Whether what NVRTC cannot compile may be host code, or needs the headers of the host's C++."""
+    """Whether an error of NVRTC may come from host code, or from missing the headers of the host's C++."""
     return bool(HOST.search(file.text) or ABSENT.search(message) or ON_HOST.search(message))
 
 
 def _explained(file: CudaFile, error: BuildError) -> BuildError:
-    """The compiler's error with what to do about it."""
+    """The compiler's error with its remedy."""
     message = error.message
     absent = ABSENT.search(message)
     if absent and "." in absent[1]:
@@ -125,7 +131,7 @@ def _explained(file: CudaFile, error: BuildError) -> BuildError:
     if absent or ON_HOST.search(message) or HOST.search(file.text):
         return BuildError(message, hint=HOST_HINT)
     if not file.prelude:
-        names = set(UNDEFINED.findall(message)) & set(re.findall(r"\b\w+\b", read_source(prelude_file())))
+        names = set(UNDEFINED.findall(message)) & set(OFFERED.findall(read_source(prelude_file())))
         if names:
             return BuildError(message, hint=f"{', '.join(sorted(names))} of corelm's prelude: prelude=True")
     return error
@@ -146,9 +152,13 @@ def _run_nvcc(file: CudaFile, expressions: tuple[str, ...]) -> tuple[bytes, str]
         source, made = Path(folder) / "kernel.cu", Path(folder) / "kernel.ptx"
         source.write_text(file.whole + taken, "utf-8")
         command = [str(toolkit().nvcc), *NVCC_OPTIONS, *folders, *define_options(file.defines)]
-        done = subprocess.run(
-            [*command, "-o", str(made), str(source)], capture_output=True, text=True, timeout=NVCC_LIMIT, check=False
-        )
+        for more in ((), LINKED_LATER):
+            done = subprocess.run(
+                [*command, *more, "-o", str(made), str(source)], capture_output=True, text=True, timeout=NVCC_LIMIT,
+                check=False,
+            )  # fmt: skip
+            if SEPARATE not in done.stderr:
+                break
         if done.returncode or not made.is_file():
             lines = [line for line in f"{done.stderr}{done.stdout}".splitlines() if line.strip()][:24]
             text = "\n".join(f"  {line.replace(str(source), file.source.as_posix())}" for line in lines)
@@ -163,7 +173,7 @@ def expression_of(name: str) -> str:
     """A kernel's C++ name as an expression: "k(float*, int)", one of several overloads, as a cast of k."""
     head, bracket, inside = name.strip().partition("(")
     if bracket and head and not inside.rstrip().endswith(")"):
-        raise BuildError(f'"{name}" is no name of a kernel', hint='such as "k", "k<float, 3>" or "k(float*, int)"')
+        raise BuildError(f'"{name}" is not the name of a kernel', hint='such as "k", "k<float, 3>" or "k(float*, int)"')
     return f"static_cast<void (*)({inside.rstrip()[:-1]})>({head.strip()})" if bracket and head else name.strip()
 
 

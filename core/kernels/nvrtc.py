@@ -20,6 +20,7 @@ from typing import Any
 from core import signals
 from core.cache import cache_folder, used
 from core.cache.writing import try_write
+from core.dtypes import C_TYPES
 from core.errors import BuildError, did_you_mean
 from core.kernels.c_text import c_string
 from core.kernels.chips import chips_of, parse_arch
@@ -29,8 +30,11 @@ from core.threads import cores
 
 SIMULATED = "compute_90a"  # the PTX that the simulator runs: all that Hopper has
 
-OPTIONS = ("--std=c++20", "--generate-line-info", "--ptxas-options=-v", "--no-cache")
-FORMAT = 1  # of a cache entry
+# NVRTC 13.0 takes a lambda with `auto` parameters for a function of the host, unless functions are the device's
+OPTIONS = (
+    "--std=c++20", "--generate-line-info", "--ptxas-options=-v", "--no-cache", "--device-as-default-execution-space",
+)  # fmt: skip
+FORMAT = 2  # of a cache entry
 
 # ptxas says these in a warning; each means that the code does not do what its author wrote
 FAULTS = (
@@ -41,13 +45,12 @@ FAULTS = (
 
 NAMED = re.compile(r"^// corelm: (.*) is (\S+)$", re.MULTILINE)  # behind the PTX, for each name expression
 
-# `elem`, the activations' type, is bf16 where ELEM_BF16 is 1
+# `elem`, the activations' type: float, or the prelude's type of that name
 ELEM = """
-#if ELEM_BF16
-typedef bf16 elem;
-#else
-typedef float elem;
+#ifndef ELEM
+#define ELEM float
 #endif
+typedef ELEM elem;
 """
 
 
@@ -146,18 +149,22 @@ def missing(kernel: Kernel, names: Iterable[str]) -> BuildError:
 
 def preamble(dtype: str = "f32") -> str:
     """The text in front of a kernel's file, for activations of `dtype`: the prelude, and `elem`."""
-    return f"#define ELEM_BF16 {int(dtype == 'bf16')}\n{preamble_text()}"
+    return f"#define ELEM {C_TYPES[dtype]}\n{preamble_text()}"
 
 
 def preamble_text() -> str:
-    """The prelude and `elem`, which -DELEM_BF16=1 makes bf16."""
+    """The prelude and `elem`, which -DELEM=bf16 makes bf16."""
     path = prelude_file()
-    return f"#ifndef ELEM_BF16\n#define ELEM_BF16 0\n#endif\n{marked(path, read_source(path))}{ELEM}"
+    return f"{marked(path, read_source(path))}{ELEM}"
+
+
+NAMES_ITS_FILE = re.compile(r"__FILE__|__builtin_FILE|source_location|\bassert\b")  # in a kernel's own code
 
 
 @dataclass(frozen=True)
 class Unit:
-    """The inputs of a compilation."""
+    """The inputs of a compilation. files: the paths that its marks name. They are in the line tables of the result, but
+    not in its key, so that copies of a file at several places are compiled once."""
 
     name: str
     text: str
@@ -166,22 +173,30 @@ class Unit:
     arch: str
     expressions: tuple[str, ...] = ()  # of C++, for kernels whose names are asked for: "kernel<float, 3>"
     reads: str = ""  # a digest of the files that the compiler reads by itself
+    files: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
-        parts = (FORMAT, nvrtc_version(), self.name, self.arch, self.options, self.headers, self.text)
-        return hashlib.sha256(
-            json.dumps([*parts, *self.expressions, *([self.reads] if self.reads else [])]).encode()
-        ).hexdigest()
+        headers = [(name, self._placeless(text)) for name, text in self.headers]
+        parts = (FORMAT, nvrtc_version(), "" if self.files else self.name, self.arch, self.options, headers,
+                 self._placeless(self.text), self.expressions, self.reads)  # fmt: skip
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def _placeless(self, text: str) -> str:
+        for number, path in enumerate(self.files):
+            text = text.replace(f'#line 1 "{path}"\n', f'#line 1 "{number}"\n')
+        return text
 
 
 def _unit(kernel: Kernel, arch: str) -> Unit:
     text = read_source(kernel.source) if kernel.text is None else kernel.text
-    headers = headers_of(text, kernel.source.parent, {})
+    headers = tuple(sorted(headers_of(text, kernel.source.parent, {}).items()))
     defines = define_options(kernel.defines)
     name = kernel.source.as_posix()
     whole = f"{preamble_text()}{marked(kernel.source, text)}"
-    return Unit(name, whole, tuple(sorted(headers.items())), (*OPTIONS, *defines), arch)
+    marks = [prelude_file().as_posix(), name, *(header.partition('"')[2].partition('"')[0] for _, header in headers)]
+    placed = any(NAMES_ITS_FILE.search(part) for part in (whole, *(header for _, header in headers)))
+    return Unit(name, whole, headers, (*OPTIONS, *defines), arch, files=() if placed else tuple(marks))
 
 
 def define_options(defines: Iterable[tuple[str, str | int]]) -> list[str]:
@@ -227,39 +242,41 @@ def _compile(kernel: Kernel, arch: str) -> Compiled:
     return compile_unit(_unit(kernel, arch), kernel)
 
 
-_HELD: dict[str, Compiled] = {}  # of this process
+_HELD: dict[tuple[str, tuple[str, ...]], Compiled] = {}  # of this process
 _LOCK = threading.Lock()
 
 
 def compile_unit(unit: Unit, kernel: Kernel) -> Compiled:
     """Compile a unit, or take it from the cache. kernel: for errors."""
-    return cached(unit.key, unit.arch, lambda: _run_nvrtc(unit, kernel))
+    return cached(unit.key, unit.arch, lambda: _run_nvrtc(unit, kernel), unit.files)
 
 
-def cached(key: str, arch: str, build: Callable[[], tuple[bytes, str]]) -> Compiled:
-    """The result of `build` (code, log), kept under `key` in this process and on disk."""
+def cached(key: str, arch: str, build: Callable[[], tuple[bytes, str]], files: tuple[str, ...] = ()) -> Compiled:
+    """The result of `build` (code, log), kept under `key` in this process and on disk. files: the paths that PTX and
+    log name; in those of an entry that was compiled elsewhere they are replaced. A cubin's line table keeps the paths
+    of the files, with the same contents, that it was compiled from."""
     with _LOCK:
-        held = _HELD.get(key)
+        held = _HELD.get((key, files))
     if held is not None:
         return held
     entry = cache_folder() / "kernels" / f"{key}.bin"
-    compiled = _load(entry, arch)
+    compiled = _load(entry, arch, files)
     if compiled is None:
         compiled = Compiled(arch, *build())
-        _store(entry, compiled)
+        _store(entry, compiled, files)
     with _LOCK:
-        _HELD[key] = compiled
+        _HELD[key, files] = compiled
     return compiled
 
 
-def _store(entry: Path, compiled: Compiled) -> None:
-    """An entry is the digest of the rest, the log's length, the log, the code."""
-    log = compiled.log.encode()
-    body = len(log).to_bytes(8, "little") + log + compiled.code
+def _store(entry: Path, compiled: Compiled, files: tuple[str, ...]) -> None:
+    """An entry is the digest of the rest, the length of the next, the JSON of log and files, the code."""
+    front = json.dumps([compiled.log, files]).encode()
+    body = len(front).to_bytes(8, "little") + front + compiled.code
     try_write(entry, hashlib.sha256(body).digest() + body)
 
 
-def _load(entry: Path, arch: str) -> Compiled | None:
+def _load(entry: Path, arch: str, files: tuple[str, ...]) -> Compiled | None:
     """The contents of a cache entry; None for one that is absent or damaged."""
     try:
         data = entry.read_bytes()
@@ -270,7 +287,13 @@ def _load(entry: Path, arch: str) -> Compiled | None:
         return None
     used(entry)
     end = 8 + int.from_bytes(body[:8], "little")
-    return Compiled(arch, body[end:], body[8:end].decode())
+    log, before = json.loads(body[8:end])
+    code = body[end:]
+    if moved := {old: new for old, new in zip(before, files, strict=True) if old != new}:
+        paths = re.compile("|".join(map(re.escape, sorted(moved, key=len, reverse=True))))
+        log = paths.sub(lambda path: moved[path[0]], log)
+        code = code if arch.startswith("sm_") else paths.sub(lambda path: moved[path[0]], code.decode()).encode()
+    return Compiled(arch, code, log)
 
 
 def _run_nvrtc(unit: Unit, kernel: Kernel) -> tuple[bytes, str]:
@@ -356,7 +379,7 @@ def _resources(log: str) -> dict[str, Resources]:
 def _entries(log: str) -> Iterator[tuple[str, str]]:
     """(kernel, its part of ptxas's log)."""
     marks = list(FUNCTION.finditer(log))
-    for mark, after in zip(marks, [*marks[1:], None], strict=True):
+    for mark, after in zip(marks, [*marks[1:], None], strict=False):
         yield mark[1], log[mark.end() : after.start() if after else len(log)]
 
 
@@ -365,7 +388,7 @@ def _entries(log: str) -> Iterator[tuple[str, str]]:
 
 def architectures_of(declared: str) -> tuple[str, ...]:
     """The architectures that the op check compiles a variant of that `arch` for, as far as this NVRTC knows
-    them. Never empty for a chip of the table: where NVRTC knows none of them, compiling says so."""
+    them. Never empty for a chip of the table: where NVRTC knows none of them, compiling raises the error."""
     architectures = tuple(chip.arch for chip in chips_of(declared))
     return tuple(arch for arch in architectures if f"sm_{parse_arch(arch).number}" in supported()) or architectures
 

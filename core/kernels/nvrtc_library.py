@@ -13,6 +13,8 @@ from typing import Any
 
 from core.errors import DeviceError
 
+RECORDED = "13.5"  # the newest one whose code is recorded (docs/kernels.md, "The compiler's code")
+
 
 @cache
 def load_nvrtc() -> Any:
@@ -63,6 +65,12 @@ def nvrtc_version() -> str:
         if wheel_version.startswith(f"{major}.{minor}"):
             return wheel_version
     return f"{major}.{minor}"
+
+
+def emits_more(release: str) -> bool:
+    """Whether a version of NVRTC is an older one of RECORDED's major version: another one may be the driver's limit."""
+    (major, minor), (same, newest) = (text.split(".")[:2] for text in (release, RECORDED))
+    return major == same and int(minor) < int(newest)
 
 
 @cache

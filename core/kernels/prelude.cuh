@@ -1,9 +1,9 @@
-// What every kernel has in front of it: types, bf16, 16-byte loads and stores, sums over a warp and a thread block.
-// No header is included, so that a kernel compiles in milliseconds and its text is all there is to it.
+// The prelude of every kernel: types, bf16 and fp16, 16-byte loads and stores, sums over a warp and a thread block.
+// It includes no header: a kernel compiles in milliseconds, and this text and its own are all of its source.
 //
-// Behind it the core defines `elem`, the type of activations and weights: float, or bf16 under that precision.
-// Statistics, losses and parameter gradients are float. A bf16 reads as a float and is assigned one, so that a kernel
-// is written once for both.
+// After it the core defines `elem`, the type of activations and weights: float, or bf16 or fp16 under that precision.
+// Statistics, losses and parameter gradients are float. A bf16 or an fp16 reads as a float and is assigned one, so that
+// a kernel is written once for all.
 
 typedef unsigned char u8;
 typedef unsigned short u16;
@@ -35,6 +35,22 @@ struct bf16 {
     }
 };
 
+// IEEE half precision: 10 bits of mantissa, from 2^-24 to 65,504; larger floats become infinity. No arithmetic either.
+struct fp16 {
+    u16 bits;
+    fp16() = default;
+    __device__ explicit fp16(float value) { *this = value; }
+    __device__ operator float() const {
+        float value;
+        asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+        return value;
+    }
+    __device__ fp16& operator=(float value) {
+        asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+        return *this;
+    }
+};
+
 // This thread's number in a grid along x, and the row of a thread of (x, rows) thread blocks. In 64 bits: the product
 // of blockIdx.x and blockDim.x is a u32, and wraps in a large grid.
 __device__ inline u64 global_thread() { return (u64)blockIdx.x * blockDim.x + threadIdx.x; }
@@ -42,7 +58,8 @@ __device__ inline u64 global_row() { return (u64)blockIdx.x * blockDim.y + threa
 
 // The control record, `t.step`: the numbers of one training step (core/op.py, CONTROL)
 struct Step {
-    double lr, step, loss_scale, loss, norm, scale, ok, halted, loss_limit, norm_limit;
+    double lr, step, loss_scale, loss, norm, scale, ok, halted, loss_limit, norm_limit, good_steps, growth_steps,
+        least_scale;
 };
 
 // Whether weight decay applies to element i of the flat arenas, and whether it trains; a byte of `group` is for 64
@@ -80,7 +97,7 @@ __device__ inline float warp_max(float value) {
     return value;
 }
 
-// Sums and maxima over a thread block of whole warps, at most 32; every thread must come here and gets the same bits.
+// Sums and maxima over a thread block of whole warps, at most 32; every thread must call it and gets the same bits.
 // The first barrier lets the last call's readers finish before the scratch is written again.
 template <class T>
 __device__ inline T block_sum(T value) {
@@ -108,7 +125,7 @@ __device__ inline float fast_exp(float x) {
     return y;
 }
 
-// tanh as exact as T can show: for bf16 one instruction with an error of 5e-4, for float the library's.
+// tanh as exact as T can show: for bf16 one instruction with an error of 5e-4, for float and fp16 the library's.
 template <class T>
 __device__ inline float fast_tanh(float x) { return tanhf(x); }
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import time
 from pathlib import Path
 
 from core.errors import BuildError
-from core.outside import open_file, read_rest, reads
+from core.outside import read_utf8
 
 PRELUDE = "prelude.cuh"
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"', re.MULTILINE)
@@ -31,12 +33,31 @@ def marked(path: Path, text: str) -> str:
     return f'#line 1 "{path.as_posix()}"\n{text}\n'
 
 
+_TEXTS: dict[Path, tuple[tuple[int, ...], str]] = {}  # file -> (its state on the disk, its text)
+SETTLED = 2.0  # seconds after a write in which another may leave a file's time and size as they are
+
+
 def read_source(path: Path) -> str:
+    """The text of a file, which each launch reads: kept until the file changes. Raises BuildError."""
+    state = _state(path)
+    held = _TEXTS.get(path)
+    if held is not None and held[0] == state:
+        return held[1]
+    text = read_utf8(BuildError, shown(path)).replace("\r\n", "\n")
+    if state:
+        _TEXTS[path] = state, text
+    return text
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """A file's state on the disk; () where it does not determine the contents."""
     try:
-        with reads(BuildError, shown(path)), open_file(path) as file:
-            return read_rest(file).decode("utf-8").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        raise BuildError(f"{shown(path)}: not UTF-8: {error}", hint="save it as UTF-8") from None
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return ()
+    if time.time() - max(status.st_mtime, status.st_ctime) <= SETTLED:
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def source_lines(path: Path) -> list[str]:
@@ -93,5 +114,5 @@ def with_headers(source: Path) -> list[Path]:
 
 
 def whole_text(source: Path) -> str:
-    """A source behind the files that it includes, as one text without an `#include "..."`."""
+    """A source after the files that it includes, as one text without an `#include "..."`."""
     return "\n".join(ALONE.sub("", read_source(path)) for path in with_headers(source))

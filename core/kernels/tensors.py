@@ -9,15 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from core.dtypes import NUMPY, itemsize
-from core.errors import BuildError
+from core.dtypes import NARROW, NUMPY, itemsize
+from core.errors import BuildError, NumericsError
 
 Array = np.ndarray[Any, Any]
+
+# Of each dtype, the least number that rounds to infinity in it
+INFINITE = {"fp16": 65520.0, "bf16": 2.0**128 - 2.0**119, "f32": 2.0**128 - 2.0**103, "f64": math.inf}
 
 
 @dataclass(frozen=True, eq=False)
 class DeviceTensor:
-    """A tensor on a device: an address, a shape, an element type; what `t.x` is in a launcher of a kernel.
+    """A tensor on a device: an address, a shape, an element type; the type of `t.x` in a launcher of a kernel.
 
     base: the device's handle of the memory that holds it, `offset` bytes from its start. dtype is a name of
     core.dtypes. Contiguous, always. Launchers see its shape and never its contents.
@@ -101,17 +104,41 @@ def from_bf16(bits: Array) -> Array:
     return (np.asarray(bits).astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
+def check_range(values: Array, dtype: str, label: str) -> None:
+    """Raises NumericsError, with `label` for the tensor, for finite floats that would be infinity in `dtype`."""
+    least = INFINITE[dtype]
+    if not values.size or max(float(values.max()), -float(values.min())) < least:
+        return
+    wide = values.astype(np.float64)
+    lost = np.isfinite(wide) & (np.abs(wide) >= least)
+    if lost.any():
+        where = tuple(int(i) for i in np.argwhere(lost)[0])
+        wider = " or ".join(name for name, other in INFINITE.items() if other > least)
+        count = f"{np.count_nonzero(lost):,} of {values.size:,} elements"
+        raise NumericsError(
+            f"{label}: {count} would be infinity in {dtype}, such as {wide[where]:.6g} at {list(where)}",
+            hint=f"precision {wider} has room for them",
+        )
+
+
 def encode(values: Any, dtype: str, shape: Sequence[int]) -> Array:
-    """The bytes of `values` in a device's memory: contiguous, of `shape`, f32 rounded where the tensor is bf16."""
+    """The bytes of `values` in a device's memory: contiguous, of `shape`, rounded where the tensor is bf16 or fp16."""
     array = np.asarray(values)
     if dtype == "bf16" and array.dtype != np.uint16:
         array = to_bf16(array.astype(np.float32))
-    return np.asarray(np.broadcast_to(array, tuple(shape)), NUMPY[dtype], order="C")
+    if array.shape != tuple(shape):
+        array = np.broadcast_to(array, tuple(shape))
+    if array.dtype == NUMPY[dtype]:
+        return np.asarray(array, order="C")
+    with np.errstate(over="ignore"):  # beyond fp16's range is infinity there
+        return np.asarray(array, NUMPY[dtype], order="C")
 
 
 def decode(stored: Array, dtype: str) -> Array:
-    """Stored contents as the host computes with them: bf16 as f32, all others unchanged."""
-    return from_bf16(stored) if dtype == "bf16" else stored
+    """Stored contents as the host computes with them: bf16 and fp16 as f32, all others unchanged."""
+    if dtype not in NARROW:
+        return stored
+    return from_bf16(stored) if dtype == "bf16" else stored.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -142,7 +169,7 @@ def tensor_map(
 ) -> TensorMap:
     """`launch.tmap`: a tensor map for bulk copies. dims and box run from the fastest dim, strides are bytes.
 
-    Checks what the hardware asks for, so that the error has words. Raises BuildError.
+    Checks the hardware's requirements, so that the error has a sentence. Raises BuildError.
     """
     sizes = tuple(int(n) for n in (dims if dims is not None else reversed(tensor.shape)))
     if strides is None:

@@ -95,6 +95,6 @@ def _version(folder: Path) -> str:
 
 
 def include_folders() -> tuple[Path, ...]:
-    """The folders of `#include <...>` behind those of the file: CUDA's headers, then the stubs of C's."""
+    """The folders of `#include <...>` after those of the file: CUDA's headers, then the stubs of C's."""
     own = toolkit().include
     return (*own, STUBS) if own else (STUBS, STUBS / "cuda")

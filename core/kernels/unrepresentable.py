@@ -1,4 +1,4 @@
-"""A kernel's scalar that its type does not hold, in words."""
+"""The problem of a kernel's scalar that its type does not hold."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from core.scalars import TYPES, Unrepresentable, as_whole
 
 
 def limits_of(value: Unrepresentable) -> str:
-    """What the type holds."""
+    """The range of the type."""
     if value.kind.startswith("f"):
         return f"numbers up to {np.finfo(TYPES[value.kind]).max:.8g}"
     held = np.iinfo(TYPES[value.kind])
@@ -16,7 +16,7 @@ def limits_of(value: Unrepresentable) -> str:
 
 
 def problem_of(value: Unrepresentable) -> str:
-    """What was given and what the type holds."""
+    """The given value and the range of the type."""
     return f"{value.kind}({value.value!r}), and {value.kind} holds {limits_of(value)}"
 
 
@@ -30,4 +30,4 @@ def hint_of(value: Unrepresentable) -> str:
     if number < 0:
         return "i32(n) and `int` hold negative numbers down to -2^31, i64(n) and `long long` down to -2^63"
     wide = "u64(n), and `u64 n` in the kernel"
-    return f"{wide}; or a `why_not` that refuses such sizes in words" if number < 2**64 else "smaller sizes"
+    return f"{wide}; or a `why_not` that refuses such sizes with a reason" if number < 2**64 else "smaller sizes"

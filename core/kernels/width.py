@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-WIDEST = {"f32": 4, "bf16": 8}  # elements in 16 bytes, the most that one instruction loads
+WIDEST = {"f32": 4, "bf16": 8, "fp16": 8}  # elements in 16 bytes, the most that one instruction loads
 
 
 def width(columns: int, tensor: Any) -> int:
@@ -14,5 +14,5 @@ def width(columns: int, tensor: Any) -> int:
 
 
 def defined(width: int) -> dict[str, str | int]:
-    """The macros of a kernel that loads so many elements; none where it is one, the sources' own default."""
+    """The macros of a kernel that loads this number of elements; none where it is one, the sources' own default."""
     return {"WIDTH": width} if width > 1 else {}

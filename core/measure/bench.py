@@ -30,7 +30,7 @@ BACKWARD = ("backward", "forward_backward")
 
 @dataclass(frozen=True)
 class Launched:
-    """One entry of a micro-step, timed by itself. seconds: the least of all rounds. flops: of its matrix products."""
+    """One entry of a micro-step, timed separately. seconds: the least of all rounds. flops: of its matrix products."""
 
     node: str
     op: str
@@ -129,7 +129,7 @@ def bench(engine: Engine, micro: int, steps: int, lr: float = 1e-4) -> Bench:
 
 
 def timed_launches(engine: Engine, batch: Mapping[str, Array], rounds: int) -> tuple[list[Launched], float]:
-    """The entries of a micro-step, each timed by itself, and the seconds of the update: the least of all rounds. The
+    """The entries of a micro-step, each timed separately, and the seconds of the update: the least of all rounds. The
     update changes the optimizer's state."""
     timings = [engine.timed(batch) for _ in range(rounds)]
     least = [min(steps[i][1] for steps, _ in timings) for i in range(len(timings[0][0]))]
@@ -145,10 +145,14 @@ def peaks_of(engine: Engine) -> tuple[float | None, float | None]:
 
 
 def random_batch(engine: Engine, seed: int) -> Mapping[str, Array]:
-    """Uniform integers in place of tokens, in the shapes of the config's B and T."""
+    """Uniform integers in place of tokens and normal numbers for floats, in the shapes of the config's B and T."""
     rng = np.random.default_rng(seed)
-    inputs = engine.graph.inputs
-    return {n: rng.integers(0, v.bound or 1, v.shape, np.int32) for n, v in inputs.items() if v.dtype == "i32"}
+    return {
+        name: rng.integers(0, value.bound or 1, value.shape, np.int32)
+        if value.dtype == "i32"
+        else rng.standard_normal(value.shape, np.float32)
+        for name, value in engine.graph.inputs.items()
+    }
 
 
 def launched_step(step: Step, seconds: float) -> Launched:
@@ -165,7 +169,7 @@ def launched_step(step: Step, seconds: float) -> Launched:
 def chrome_trace(timings: Bench, name: str) -> dict[str, Any]:
     """One micro-step and the update as a trace that Perfetto and chrome://tracing open; times in microseconds.
 
-    Launches are laid end to end: each was timed by itself.
+    Launches are laid end to end: each was timed separately.
     """
     at, events = 0.0, []
     update = Launched("", "update", "", "", timings.update, 0, 0.0)

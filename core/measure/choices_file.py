@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 
 CHOICE = {"arch": str, "what": str, "variant": str, "config": dict, "source": str}  # of that file
+SMS = "sms"  # and this, where a choice is for a chip with so many multiprocessors
 
 
 def read_choices(path: Path) -> list[dict[str, Any]]:
-    """Its choices: arch, what (a tuning key), variant, config, source; [] where there is no file.
+    """Its choices: arch, what (a tuning key), variant, config, source, perhaps sms; [] where there is no file.
 
     Raises BuildError for a file of another form.
     """
@@ -32,5 +33,9 @@ def read_choices(path: Path) -> list[dict[str, Any]]:
         if lacks := [name for name in CHOICE if not isinstance(choice.get(name), CHOICE[name])]:
             raise BuildError(
                 f"{path}: [[choice]] {number} has no {' and no '.join(lacks)}; it needs {', '.join(CHOICE)}"
+            )
+        if not isinstance(choice.get(SMS, 1), int):
+            raise BuildError(
+                f"{path}: [[choice]] {number} has {SMS} = {choice[SMS]!r}, and no number of multiprocessors"
             )
     return list(choices)

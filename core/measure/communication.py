@@ -1,7 +1,7 @@
-"""What a step on several ranks spends on communication, how much of it is hidden, and the efficiency against one rank.
+"""The communication of a step on several ranks, its hidden part, and the efficiency compared with one rank.
 
-Each rank first trains by itself, in the same processes and with as many micro-steps; then all train together. The
-collectives are timed once more by themselves, with nothing beside them: by events on a GPU, by the clock elsewhere.
+Each rank first trains alone, in the same processes and with as many micro-steps; then all train together. The
+collectives are timed once more alone, with nothing beside them: by events on a GPU, by the clock elsewhere.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from core.words import ms, percent
 
 @dataclass(frozen=True)
 class Communication:
-    """Seconds, of the slowest rank: a step of one rank by itself, a step of all together, its collectives alone."""
+    """Seconds, of the slowest rank: a step of one rank alone, a step of all together, its collectives alone."""
 
     ranks: int
     alone: float
@@ -35,7 +35,7 @@ class Communication:
 
     @property
     def efficiency(self) -> float:
-        """The tokens per second and rank, against one rank by itself."""
+        """The tokens per second and rank, divided by those of one rank alone."""
         return self.alone / self.together
 
     def data(self) -> dict[str, Any]:
@@ -48,13 +48,13 @@ class Communication:
         """One line for people."""
         return (
             f"{self.ranks} ranks: communication {ms(self.collectives)} ms a step, {percent(self.hidden)} of it hidden; "
-            f"a step takes {ms(self.together)} ms, and one rank by itself {ms(self.alone)} ms: efficiency "
+            f"a step takes {ms(self.together)} ms, and one rank alone {ms(self.alone)} ms: efficiency "
             f"{percent(self.efficiency)}"
         )
 
 
 def together(engine: Engine, alone: Bench, micro: int, steps: int) -> tuple[Communication, Bench]:
-    """The steps of all ranks together, beside those of each by itself; all ranks call it. The Bench has the tokens of
+    """The steps of all ranks together, beside those of each alone; all ranks call it. The Bench has the tokens of
     all ranks."""
     shared = bench(engine, micro, steps)
     times = [alone.seconds, shared.seconds, collectives_of(engine, steps)]
@@ -63,7 +63,7 @@ def together(engine: Engine, alone: Bench, micro: int, steps: int) -> tuple[Comm
 
 
 def collectives_of(engine: Engine, rounds: int) -> float:
-    """Seconds of a step's collectives by themselves, the median of some rounds."""
+    """Seconds of a step's collectives alone, the median of some rounds."""
     commands = engine.device.record_calls(collectives_in(engine), engine.chooser.pick)
     taken = []
     for _ in range(rounds + 1):

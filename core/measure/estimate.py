@@ -38,12 +38,12 @@ def gemm_rate(seconds: float = PROBE, size: int = 256) -> float:
 
 
 def cpu_pace(device: Device) -> Pace:
-    """The cpu's, measured now. device: the open one, which says nothing of it."""
+    """The cpu's, measured now. device: the open one, which is not needed."""
     return Pace(gemm_rate(), 0.0, "or more, for matrix products alone")
 
 
 def estimate_seconds(parameters: int, tokens: int, rate: float, besides: float = 0.0) -> float:
-    """6 FLOPs a parameter and token, forward and backward (arXiv:2001.08361), and those `besides`, at `rate` FLOP/s."""
+    """6 FLOPs a parameter and token, forward and backward (arXiv:2001.08361), and `besides`, at `rate` FLOP/s."""
     return (6.0 * parameters * tokens + besides) / rate
 
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from core.engine import TARGETS, Engine
+from core.engine import Engine
+from core.engine.batch import by_input
 from core.errors import UsageError
+from core.roles import TARGETS, TOKENS
 from core.tokenizers.tokenizer import Tokenizer
 
 Array = np.ndarray[Any, Any]
@@ -53,7 +55,7 @@ def token_loss(engine: Engine) -> str:
 
 
 class Bytes:
-    """Counts the bytes of text behind tokens: none for an end of text, nor for the blank that a tokenizer puts before
+    """Counts the bytes of text of tokens: none for an end of text, nor for the blank that a tokenizer puts before
     a text, which is a byte of its first token and not of the text."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -61,7 +63,7 @@ class Bytes:
         self.opens = next(iter(tokenizer.frame[1][-1:]), -1)  # the id before a document's first token
 
     def __call__(self, tokens: Array, targets: Array) -> int:
-        """Of targets (n,), each behind its token (n,)."""
+        """Of targets (n,), each after its token (n,)."""
         in_vocabulary = targets < self.lengths.size
         of = self.lengths[targets[in_vocabulary]]
         first = (tokens[in_vocabulary] == self.opens) & (of > 0)
@@ -69,17 +71,18 @@ class Bytes:
 
 
 def measure(
-    engine: Engine, batches: Iterable[tuple[Array, Array]], size: Bytes | None, progress: Progress | None = None
+    engine: Engine, batches: Iterable[Mapping[str, Array]], size: Bytes | None, progress: Progress | None = None
 ) -> Measured:
-    """The model over batches of (tokens, targets), each (B, T); negative targets do not count.
+    """The model over batches by role, each (B, T); negative targets do not count.
 
     size: None where no tokenizer is known. progress: called with the number of targets done.
     """
     terms, own = list(engine.graph.loss), token_loss(engine)
     loss = nll = 0.0
     count = total_bytes = 0
-    for tokens, targets in batches:
-        values = dict(zip(terms, engine.values(_batch(engine, tokens, targets), terms), strict=True))
+    for batch in batches:
+        tokens, targets = batch[TOKENS], batch[TARGETS]
+        values = dict(zip(terms, engine.values(by_input(batch, engine.graph), terms), strict=True))
         counted = targets >= 0
         n = int(counted.sum())
         for term, weight in engine.graph.loss.items():
@@ -92,7 +95,3 @@ def measure(
         if progress is not None:
             progress(count)
     return Measured(loss / count, nll / count, count, total_bytes if size is not None else None)
-
-
-def _batch(engine: Engine, tokens: Array, targets: Array) -> Mapping[str, Array]:
-    return {engine.token_input: tokens, TARGETS: targets}

@@ -61,7 +61,7 @@ INTERPRETER = ExecutorCost(2.6, 8e6, 200e6)
 
 def simulated_pace(device: SimDevice) -> Pace:
     """The open simulator's, measured now."""
-    from core.sim.native.choice import natively  # a run on another device needs nothing of it
+    from core.sim.native.choice import natively  # for runs in the simulator
 
     cost = NATIVE if natively(device.executor, "") else INTERPRETER
     rate = max(probed_rate(device.executor), cost.least) * cores() / cost.per_flop

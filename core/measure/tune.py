@@ -1,6 +1,6 @@
 """Tuning: the fastest variant and tiles on this chip, timed in a training step's own plan.
 
-Every distinct (op, sizes, dtype) of a plan has candidates: the variants that a run could choose by itself, each with
+Every distinct (op, sizes, dtype) of a plan has candidates: the variants that `auto` could choose, each with
 all its tiles. Round i binds the plan with the i-th candidate of each and times it launch by launch; the fastest is
 kept. The winners are in the cache folder by chip; a run without a recorded choice and without one in its config takes
 them. For sizes that were never tuned here a run looks among the shipped choices, by architecture.
@@ -20,7 +20,7 @@ import core
 from core import atomic_files
 from core.cache import read_json
 from core.engine import Engine
-from core.measure.choices_file import read_choices
+from core.measure.choices_file import SMS, read_choices
 from core.measure.tuned import FORMAT, chip_of, tuned_path
 from core.plan import TRAIN, TunedChoice, tuning_key
 from core.plan.choose import specs
@@ -28,6 +28,8 @@ from core.plan.choose import specs
 if TYPE_CHECKING:
     from core.device.protocol import Device
 
+# (architecture, multiprocessors, tuning key) -> (choice, where it is from)
+Placed = Mapping[tuple[str, int, str], tuple[TunedChoice, str]]
 ROUNDS = 3  # of each candidate; the least counts
 
 
@@ -43,7 +45,7 @@ class Timed:
 
 
 def candidates(engine: Engine) -> dict[str, list[TunedChoice]]:
-    """key -> what may run it: automatic variants that can, best first, each with its tiles."""
+    """key -> its candidates: automatic variants that can run it, best first, each with its tiles."""
     plan, chooser = engine.plan(TRAIN), engine.chooser
     configs: dict[str, list[TunedChoice]] = {}
     for node in plan.nodes:
@@ -56,11 +58,18 @@ def candidates(engine: Engine) -> dict[str, list[TunedChoice]]:
     return {key: options for key, options in configs.items() if len(options) > 1}
 
 
-def tune(make: Callable[[Mapping[str, TunedChoice]], Engine], progress: Callable[[str], None]) -> Iterator[Timed]:
-    """Time every candidate. `make(tuned)` gives an engine whose plan takes these choices."""
+def tune(
+    make: Callable[[Mapping[str, TunedChoice]], Engine],
+    progress: Callable[[str], None],
+    stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[Timed]:
+    """Time every candidate. `make(tuned)` gives an engine whose plan takes these choices. stopped: whether to leave out
+    the rounds to come."""
     options = candidates(make({}))
     most = max((len(choices) for choices in options.values()), default=0)
     for number in range(most):
+        if stopped():
+            return
         now = {key: choices[number] for key, choices in options.items() if number < len(choices)}
         progress(f"round {number + 1} of {most}: {len(now)} candidates")
         engine = make(now)
@@ -72,7 +81,7 @@ def tune(make: Callable[[Mapping[str, TunedChoice]], Engine], progress: Callable
 
 def _seconds(engine: Engine) -> dict[str, tuple[float, int]]:
     """key -> (seconds a micro-step, nodes)."""
-    from core.measure.bench import random_batch  # a run only reads what was tuned
+    from core.measure.bench import random_batch  # a run only reads tuned choices
 
     batch = random_batch(engine, 0)
     engine.timed(batch)  # compiles, and touches the memory
@@ -92,7 +101,7 @@ def _seconds(engine: Engine) -> dict[str, tuple[float, int]]:
 
 
 def save_tuned(device: Device, winners: Mapping[str, TunedChoice]) -> Path:
-    """Add winners to the file; those of other chips and sizes stay. OSError as it comes."""
+    """Add winners to the file; those of other chips and sizes stay. OSError passes."""
     held = read_json(tuned_path())
     held = held if isinstance(held, dict) and held.get("format") == FORMAT else {"format": FORMAT, "chips": {}}
     ours = held["chips"].setdefault(chip_of(device), {})
@@ -101,17 +110,17 @@ def save_tuned(device: Device, winners: Mapping[str, TunedChoice]) -> Path:
     return tuned_path()
 
 
-def write_choices(path: Path, chosen: Mapping[tuple[str, str], tuple[TunedChoice, str]]) -> None:
-    """Put (architecture, tuning key) -> (choice, where it is from) among those of a file. OSError as it comes."""
-    held = {(choice["arch"], choice["what"]): choice for choice in read_choices(path)}
-    for (arch, key), (better, source) in chosen.items():
-        config = dict(better.config or {})
-        held[arch, key] = {"arch": arch, "what": key, "variant": better.variant, "config": config, "source": source}
+def write_choices(path: Path, chosen: Placed) -> None:
+    """Put choices among those of a file. OSError passes."""
+    held = {(choice["arch"], choice.get(SMS, 0), choice["what"]): choice for choice in read_choices(path)}
+    for (arch, sms, key), (better, source) in chosen.items():
+        row = {"what": key, "variant": better.variant, "config": dict(better.config or {}), "source": source}
+        held[arch, sms, key] = {"arch": arch, SMS: sms, **row}
     text = tomli_w.dumps({"choice": [held[place] for place in sorted(held)]})
     atomic_files.replace(path, (HEADER + text).encode())
 
 
-def measured(device: Device, timings: Mapping[str, list[Timed]]) -> dict[tuple[str, str], tuple[TunedChoice, str]]:
+def measured(device: Device, timings: Mapping[str, list[Timed]]) -> Placed:
     """The rows for `write_choices` from candidates that were timed on a GPU: the winners that beat the default
     choice."""
     chosen = {}
@@ -119,13 +128,15 @@ def measured(device: Device, timings: Mapping[str, list[Timed]]) -> dict[tuple[s
         best, first = min(options, key=lambda t: t.seconds), next(t for t in options if t.first)
         times = f"{1e3 * best.seconds:.3f} ms, the best guess {1e3 * first.seconds:.3f}"
         if best is not first:
-            chosen[device.arch, key] = best.choice, f"measured on {device.model}, corelm {core.__version__}: {times}"
+            source = f"measured on {device.model}, corelm {core.__version__}: {times}"
+            chosen[device.arch, device.tuned_sms, key] = best.choice, source
     return chosen
 
 
 HEADER = """\
-# Variants and tiles for sizes that were not tuned on the machine itself, by architecture. `core tune` comes before
-# them, and what a config names before both. Each says where it is from. To put in what a GPU says:
+# Variants and tiles for sizes that were not tuned on the machine itself, by architecture and, among those of one, by
+# the nearest number of multiprocessors (sms). A choice of `core tune` precedes them, and one of the config precedes
+# both. Each has its origin; a measured one takes the place of a model's for the same chip. To add those of a GPU:
 #     core tune CONFIG --write-defaults ops/cuda/tuned.toml
 
 """

@@ -40,11 +40,15 @@ def load_tuned(device: Device) -> dict[str, TunedChoice]:
 
 
 def load_shipped(device: Device, files: Sequence[Path]) -> dict[str, TunedChoice]:
-    """The choices of `files` for this device's architecture, a later file before an earlier one; none in the simulator
-    and on the cpu."""
+    """The choices of `files` for this device's architecture, a later file before an earlier one; of a file's choices
+    for the same, that for the nearest number of multiprocessors. None in the simulator and on the cpu."""
     if not device.tuned_arch:
         return {}
     from core.measure.choices_file import read_choices
 
-    here = [choice for path in files for choice in read_choices(path) if choice["arch"] == device.tuned_arch]
-    return {choice["what"]: TunedChoice(choice["variant"], choice["config"]) for choice in here}
+    taken: dict[str, TunedChoice] = {}
+    for path in files:
+        here = [choice for choice in read_choices(path) if choice["arch"] == device.tuned_arch]
+        here.sort(key=lambda choice: -abs(choice.get("sms", device.tuned_sms) - device.tuned_sms))  # the nearest last
+        taken |= {choice["what"]: TunedChoice(choice["variant"], choice["config"]) for choice in here}
+    return taken

@@ -15,7 +15,7 @@ from core.graph import Node
 from core.op import Reference, make_tensors
 from core.registry import REFERENCE
 
-USES = ("start", "key", "step")  # None outside of decoding and training
+USES = ("start", "counts", "key", "step")  # None outside of decoding and training
 
 
 def mapped_nodes(engine: Engine) -> list[tuple[Node, Reference]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from core.lazy import imports_of
-from core.op.definition import NAME, Op, Param, Statement, parse_statements
+from core.op.definition import NAME, Op, Param, State, Statement, parse_statements
 from core.op.optimizer import Optimizer, Schedule
 from core.op.shape_pattern import ACC, ACTIVATION, Pattern, Slot
 from core.op.variant import Reference, Variant
@@ -38,6 +38,7 @@ __all__ = [
     "SLOT",
     "Schedule",
     "Slot",
+    "State",
     "Statement",
     "TensorSpec",
     "Tensors",

@@ -18,7 +18,7 @@ from core.op.shape_pattern import Pattern, Slot
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 COLLECTIVES = ("sum", "scatter", "gather")
-USES = ("start", "random", "step", "ranks", "slices")
+USES = ("start", "counts", "random", "step", "ranks", "slices")
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,18 @@ class Param:
 
 
 @dataclass(frozen=True)
+class State:
+    """A state of constant size, with the contents that it has before a row's first token.
+
+    shape: a pattern without S whose first size is the rows of the batch. init: an init rule that draws nothing:
+    "zeros", "ones", "constant(VALUE)" or "index(EXPRESSION)", with arithmetic over the op's dims.
+    """
+
+    shape: str
+    init: str = "zeros"
+
+
+@dataclass(frozen=True)
 class Statement:
     """One step of a fused op's pattern: `p = matmul(x, weight, bias)`."""
 
@@ -49,12 +61,15 @@ class Statement:
 class Op:
     """An operation's schema.
 
-    inputs, outputs, state: name -> pattern; a trailing `?` on an input's name makes it optional.
-    params: name -> Param. attrs: name -> default, or a bare type when required, or a tuple of choices for a str.
-    infer(dims): adds dims or raises BuildError, for the rare op whose patterns do not say everything.
-    examples: what `core check` runs: shapes by input name, attrs by name.
-    replaces: the pattern of a fused op, `"p = matmul(x, weight, bias); y = add(r, p)"`.
-    uses: "start" (position of the first token, for decoding), "random", "step" (the optimizer's control record),
+    inputs, outputs: name -> pattern; a trailing `?` on an input's name makes it optional.
+    state: name -> pattern, or a `State`: the tensor of the tokens so far in a decode session, in the first size's rows.
+    A pattern with S has a place for each token, up to the capacity S; one without has a constant size. params: name ->
+    Param. attrs: name -> default, or a bare type when required, or a tuple of choices for a str. infer(dims): adds dims
+    or raises BuildError, for the rare op whose patterns are not enough. examples: those of `core check`: shapes by
+    input name, attrs by name. replaces: the pattern of a fused op, `"p = matmul(x, weight, bias); y = add(r, p)"`.
+    uses: "start" (position of the first token, for decoding), "counts" (while decoding, (rows,) i32: how many of the
+        T tokens of each row there are, from 0; later ones are padding, and may not enter a state of constant size),
+        "random", "step" (the optimizer's control record),
         "ranks" (the group of the run's processes, `core.ranks.group.Ranks`), "slices" (`t.slices`: the slices of which
         an update has one on each rank, `core.ranks.slices.Slices`, where its inputs are slices; else None).
     commutes: whether the first two inputs may be swapped. gradient: False for updates and norms.
@@ -68,7 +83,7 @@ class Op:
     are without padding. A node with padding anywhere else is refused.
     decodes: optional inputs that the op takes into account while decoding too. A model that connects another one to an
     op with state or `uses=("start",)` does not generate.
-    collective: what it does with a flat tensor over the ranks of a run: one of COLLECTIVES, which no other op does.
+    collective: its effect on a flat tensor over the ranks of a run: one of COLLECTIVES, which no other op does.
     why_no_decode(dims): why a node with these dims and attrs cannot be computed token by token, as where a token
     depends on later ones; None when it can.
 
@@ -83,7 +98,7 @@ class Op:
         outputs: Mapping[str, str] | None = None,
         params: Mapping[str, Param] | None = None,
         attrs: Mapping[str, Any] | None = None,
-        state: Mapping[str, str] | None = None,
+        state: Mapping[str, str | State] | None = None,
         infer: Callable[[dict[str, Any]], None] | None = None,
         examples: Sequence[Mapping[str, Any]] = (),
         replaces: str = "",
@@ -103,7 +118,7 @@ class Op:
         self.name = name
         self.inputs = self._slots(inputs)
         self.outputs = self._slots(outputs or {})
-        self.state = self._slots(state or {})
+        self.state, self.constant_state = self._states(state or {})
         self.params = dict(params or {})
         self.param_patterns = {p: Pattern.parse(d.shape, f"{name}.{p}") for p, d in self.params.items()}
         self.attrs: dict[str, Any] = dict(attrs or {})
@@ -141,6 +156,12 @@ class Op:
             slots[name] = Slot(name, Pattern.parse(text, f"{self.name}.{name}"), key.endswith("?"))
         return slots
 
+    def _states(self, patterns: Mapping[str, str | State]) -> tuple[dict[str, Slot], dict[str, str]]:
+        """The states, and the init rule of each that has a constant size."""
+        states = {name: State(one) if isinstance(one, str) else one for name, one in patterns.items()}
+        slots = self._slots({name: one.shape for name, one in states.items()})
+        return slots, {n: states[n].init for n, slot in slots.items() if "S" not in slot.pattern.tokens}
+
     def _validate(self) -> None:
         if not NAME.fullmatch(self.name):
             raise BuildError(f'op name "{self.name}" is not a lower-case identifier')
@@ -148,7 +169,7 @@ class Op:
         gradients = ["d" + n for n in (*self.inputs, *self.outputs, *self.params)]
         others = [a for a in self.attrs if a not in self.params]
         seen: set[str] = set()
-        for used in (*tensors, *gradients, *others, "config", "step", "start", "key", "ranks", "slices"):
+        for used in (*tensors, *gradients, *others, "config", "step", "start", "counts", "key", "ranks", "slices"):
             if used in seen:
                 raise BuildError(
                     f'op "{self.name}": the name "{used}" has two meanings',
@@ -160,6 +181,14 @@ class Op:
         for use in self.uses:
             if use not in USES:
                 raise BuildError(f'op "{self.name}" uses "{use}"; expected one of {", ".join(USES)}')
+        if self.constant_state and "counts" not in self.uses:
+            name = next(iter(self.constant_state))
+            raise BuildError(
+                f'op "{self.name}": the state "{name}" is "{self.state[name].pattern.text}", of constant size, and the '
+                'op does not use "counts"',
+                hint='uses=("counts",), and a state that only the first t.counts[b] tokens of row b enter; or a cache '
+                'with a place for each token: "B S ...", S its capacity',
+            )
         for name, pattern in self.param_patterns.items():
             if pattern.leading:
                 raise BuildError(
@@ -167,12 +196,17 @@ class Op:
                 )
         for name in self.decodes:
             if name not in self.inputs or not self.inputs[name].optional:
-                raise BuildError(f'op "{self.name}" decodes "{name}", which is no optional input')
+                raise BuildError(f'op "{self.name}" decodes "{name}", which is not an optional input')
         for name in self.mutates:
             if name not in self.inputs:
                 raise BuildError(f'op "{self.name}" mutates "{name}", which is not an input')
 
-    # --- what a node of this op is made of -----------------------------------------------------------------
+    @property
+    def sequential(self) -> bool:
+        """Whether a token's results depend on its position or on other tokens: decoding is not one token alone."""
+        return "start" in self.uses or bool(self.state)
+
+    # --- the parts of a node of this op -------------------------------------------------------------------
 
     def settle_attrs(self, attrs: Mapping[str, Any], dims: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Attribute values from a node's keys: strings where numbers belong are arithmetic over `dims`.
@@ -242,9 +276,10 @@ def _settle(value: Any, default: Any, dims: Mapping[str, Any], where: str) -> An
             raise BuildError(f"{where} is {value!r}; expected a list")
         return list(value)
     if kind is bool:
-        if not isinstance(value, bool):
-            raise BuildError(f"{where} is {value!r}; expected true or false")
-        return value
+        truth = evaluate(value, dims, where) if isinstance(value, str) else value
+        if truth not in (0, 1) or not isinstance(value, bool | str):
+            raise BuildError(f"{where} is {value!r}; expected true or false, or arithmetic that is 1 or 0")
+        return bool(truth)
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise BuildError(f"{where} is {value!r}; expected a number or arithmetic over the dims")
     number: Number = evaluate(value, dims, where)

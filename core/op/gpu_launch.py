@@ -11,8 +11,8 @@ from core.op.launch_types import Launch
 class GpuLaunch(Launch, Protocol):
     """The launch of a variant that has CUDA kernels, on a GPU and in the simulator alike.
 
-    workspace: the variant's scratch, (workspace(t),) u8, without contents; None where it asks for none. counters: its
-    own zeros, (counters(t),) u32, which every launch leaves zero; None where it asks for none.
+    workspace: the variant's scratch, (workspace(t),) u8, without contents; None where its size is 0. counters: its
+    own zeros, (counters(t),) u32, which every launch leaves zero; None where there are none.
     """
 
     workspace: Any
@@ -36,8 +36,8 @@ class GpuLaunch(Launch, Protocol):
         smem: bytes of dynamic shared memory, which the chip counts together with the kernel's static ones. cluster:
         thread blocks along x, a divisor of the grid's, from compute capability 9.0 on. pdl: the launch may begin before
         the one in front of it has ended, from 9.0 on; elsewhere it waits. define: macros of this instance of the
-        kernel. Raises BuildError for arguments that do not fit the kernel's signature and for what no chip, or not this
-        one, launches.
+        kernel. Raises BuildError for arguments that do not fit the kernel's signature and for a launch beyond the
+        limits of all chips or of this one.
         """
         ...
 
@@ -57,9 +57,9 @@ class GpuLaunch(Launch, Protocol):
         ...
 
     def on_host(self, work: Callable[..., Sequence[Any]], reads: Sequence[Any], writes: Sequence[Any]) -> None:
-        """Record work of the host between launches: the device downloads `reads`, calls `work(*arrays)`, bf16 as f32,
-        and uploads its results to `writes`, in their order. Each replay waits for the device and splits a CUDA graph.
-        Raises BuildError for an argument that is no tensor."""
+        """Record work of the host between launches: the device downloads `reads`, calls `work(*arrays)`, bf16 and
+        fp16 as f32, and uploads its results to `writes`, in their order. Each replay waits for the device and splits a
+        CUDA graph. Raises BuildError for an argument that is no tensor."""
         ...
 
     @property

@@ -30,7 +30,7 @@ class Launch(Protocol):
 class CpuLaunch(Launch, Protocol):
     """The launch of a variant whose device has NumPy arrays for tensors: rows on threads, products, Python calls.
 
-    workspace: the variant's scratch, (workspace(t),) u8, without contents; None where it asks for none.
+    workspace: the variant's scratch, (workspace(t),) u8, without contents; None where its size is 0.
     """
 
     workspace: Any

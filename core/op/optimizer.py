@@ -18,14 +18,20 @@ class Optimizer(ABC):
     parts of the arenas in its shape; `p.group_without(names)` is `p.group` with these left untrained, so that another
     update can take all the rest at once.
 
+    `p.groups` has the same in stretches of one learning rate and one weight decay ([[optimizer.groups]]): of each,
+    `flat` (with `lr_factor`, of the learning rate of the step), `weight_decay`, and `group_without(names)`. An
+    optimizer that updates by them, and each of `p.parameters` by its own `lr_factor` and `weight_decay`, declares
+    `groups = True`; another one is refused where a config has groups.
+
     On several ranks these are a rank's slice of the arenas (`[train] shard`), cut at chunks or, for `whole`, between
     parameters; a norm over the slice is a norm over all slices, by ops that use `slices`.
     """
 
     name: ClassVar[str] = ""
     options: ClassVar[Mapping[str, Any]] = {}
-    below: ClassVar[Mapping[str, float]] = {}  # option -> what its numbers must be less than: {"betas": 1.0}
+    below: ClassVar[Mapping[str, float]] = {}  # option -> exclusive upper bound of its numbers: {"betas": 1.0}
     state: ClassVar[Mapping[str, str]] = {}  # {"m": "n : acc"}: n elements, as many as the parameter arena
+    groups: ClassVar[bool] = False  # True: updates by `p.groups`
     whole: ClassVar[bool] = False  # True: needs whole matrices (Muon), not slices of the arena
     origin: str = ""
 

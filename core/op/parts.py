@@ -38,7 +38,7 @@ def by_dims(line: str, tensor: str, index: Index, pattern_of: Callable[[str], Pa
     """The parts of element `index` of `tensor`, by its line of `made_of`.
 
     A dim that a source shares with the tensor has the element's own index there. All other dims are taken whole, and so
-    is a shared one that the line names behind the source, `...` for the leading dims.
+    is a shared one that the line names after the source, `...` for the leading dims.
     """
     target = pattern_of(tensor)
     leading = len(index) - len(target.tokens)
@@ -55,7 +55,7 @@ def by_dims(line: str, tensor: str, index: Index, pattern_of: Callable[[str], Pa
 
 def pattern_in(op: Op, saved: Mapping[str, str], name: str) -> Pattern:
     """The pattern of a tensor of an op's reference: of the schema, saved, or a gradient by its `d` name; no dims for
-    `step`, the control record. Raises BuildError for a name that is none of them."""
+    `step`, the control record. Raises BuildError for any other name."""
     slots = {n: slot.pattern for n, slot in (*op.inputs.items(), *op.outputs.items())} | op.param_patterns
     for key in (name, name[1:] if name.startswith("d") else name):
         if key in slots:
@@ -65,7 +65,7 @@ def pattern_in(op: Op, saved: Mapping[str, str], name: str) -> Pattern:
     if name == "step" and name in op.uses:
         return Pattern.parse("")
     names = [*slots, *saved, *("d" + n for n in slots)]
-    raise BuildError(f'{op.name}: made_of names "{name}", which is no tensor of it; it has {", ".join(names)}')
+    raise BuildError(f'{op.name}: made_of names "{name}", which is not a tensor of it; it has {", ".join(names)}')
 
 
 def ranges_of(box: Sequence[Any], shape: tuple[int, ...]) -> Ranges:

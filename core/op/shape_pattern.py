@@ -17,7 +17,7 @@ ACTIVATION, ACC = None, "acc"  # the two dtypes that a precision settles; the ot
 class Pattern:
     """One line of a schema: `"... C"`, `"B T : i32 < V"`, `"S kv_heads*D"`, `"... : acc"`.
 
-    `...` stands for any leading dims. A token is a name, which is bound to the size that comes, or arithmetic
+    `...` stands for any leading dims. A token is a name, which is bound to the size, or arithmetic
     over names that are bound already. `dtype` is None (the activations' type), "acc", or a name of core.dtypes;
     `bound` is the exclusive upper bound of integer contents, an expression.
     """

@@ -27,7 +27,7 @@ class Variant:
     name: ClassVar[str] = ""
     device: ClassVar[str] = "cuda"
     source: ClassVar[str | tuple[str, ...]] = ""  # a .cu beside the class, or several; "": <op>.cu, (): no kernels
-    dtypes: ClassVar[tuple[str, ...]] = ("f32", "bf16")
+    dtypes: ClassVar[tuple[str, ...]] = ("f32", "bf16", "fp16")
     tf32: ClassVar[bool] = False  # in f32 its products are of TF32, 10 bits of mantissa: only where a run allows it
     arch: ClassVar[str] = "sm_75+"
     library: ClassVar[str] = ""  # of the vendor, which it calls (`launch.call`): on a GPU only, never simulated
@@ -43,7 +43,7 @@ class Variant:
     slices: ClassVar[bool] = False  # it joins the ranks' own numbers (`t.slices`), of ops that use slices
     tolerance: ClassVar[Mapping[str, float]] = {}  # dtype -> relative 2-norm allowed by the check
     tolerance_why: ClassVar[str] = ""  # needed to allow more than the default
-    examples: ClassVar[Sequence[Mapping[str, Any]]] = ()  # checked besides the op's own
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = ()  # checked in addition to the op's own
     uncovered: ClassVar[Mapping[str, str]] = {}  # a line of its kernels that no example reaches -> why that is right
     # stamped when registered:
     schema: Op | None = None  # the op's
@@ -74,7 +74,7 @@ class Variant:
         return 0
 
     def why_not(self, t: Any) -> str | None:
-        """Why this variant cannot run on these shapes, in words; None when it can."""
+        """The reason why this variant cannot run on these shapes; None when it can."""
         return None
 
     @property
@@ -90,7 +90,7 @@ class Variant:
 
     @property
     def substitute(self) -> bool:
-        """Whether it is a reference with copies, which stands in for kernels where it is named."""
+        """Whether it is a reference with copies, a substitute for kernels where it is named."""
         return False
 
     def __repr__(self) -> str:
@@ -100,7 +100,7 @@ class Variant:
 class Reference(Variant):
     """The NumPy implementation that defines the op: `forward(self, t)` and `backward(self, t)`, no `launch`.
 
-    Generic over f32 and f64; the gradient check runs in f64. Without a faster cpu variant, it is what trains.
+    Generic over f32 and f64; the gradient check runs in f64. Without a faster cpu variant, it trains.
     """
 
     name: ClassVar[str] = "reference"
@@ -165,7 +165,7 @@ class Reference(Variant):
 
     @property
     def has_parts(self) -> bool:
-        """Whether anything is stated of what its numbers are made of."""
+        """Whether it states the dependencies of any of its numbers."""
         return bool(self.made_of) or type(self).parts is not Reference.parts
 
     @property

@@ -17,8 +17,8 @@ from core.step_record import MASKS, StepRecord, mask
 class Tensors:
     """`t`: tensors and parameters by schema name, gradients with `d`, saved ones, attrs, dims and flags.
 
-    On the cpu the tensors are NumPy arrays. `t.rows` is the product of `...`. Only what the variant declared is
-    here: backward sees its saved tensors, its `reads`, and gradients, so that nothing can be read by accident.
+    On the cpu the tensors are NumPy arrays. `t.rows` is the product of `...`. Only tensors that the variant declared
+    are here: backward sees its saved tensors, its `reads`, and gradients, so that nothing can be read by accident.
 
     On the cpu an update's `t.step` is a StepRecord, and with an input `group` it has `t.trains` and `t.decays`: a bool
     for each of the n elements.
@@ -38,18 +38,24 @@ class Tensors:
         visible = sorted(n for n in self.__dict__ if n != "...")
         raise AttributeError(
             f"t has no {name!r} here{did_you_mean(name, visible)}; it has {', '.join(visible)}. "
-            "Backward sees saved tensors, gradients, and what the variant lists in `reads`."
+            "Backward sees saved tensors, gradients, and the variant's `reads`."
         )
 
     def add(self, name: str, value: Any) -> None:
-        """Write `value` into the gradient `name`, or add to it, or drop it, as the plan asks."""
+        """Write `value` into the gradient `name`, or add to it, or drop it, by the plan; once for each gradient.
+
+        Raises ValueError for a value of another number of elements.
+        """
         target = getattr(self, name)
         if target is None:
             return
+        value = np.asarray(value)
+        if value.size != target.size:
+            raise ValueError(f"{name} has the shape {target.shape}, and the value that is added {value.shape}")
         if getattr(self, "add_" + name, False):
-            target += np.asarray(value).reshape(target.shape)
+            target += value.reshape(target.shape)
         else:
-            target[...] = np.asarray(value).reshape(target.shape)
+            target[...] = value.reshape(target.shape)
 
 
 def make_tensors(dims: Mapping[str, Any], tensors: Mapping[str, Any], **flags: Any) -> Tensors:
@@ -64,7 +70,7 @@ def make_tensors(dims: Mapping[str, Any], tensors: Mapping[str, Any], **flags: A
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor before it has memory: what `workspace`, `configs` and `why_not` see. dtype is a core.dtypes name."""
+    """A tensor before it has memory, as `workspace`, `configs` and `why_not` see it. dtype is a core.dtypes name."""
 
     shape: tuple[int, ...]
     dtype: str

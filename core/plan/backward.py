@@ -39,7 +39,7 @@ class Backward:
     def run(self) -> dict[str, Buffer]:
         b = self.b
         seeds = {}
-        for value in b.graph.loss:  # every term is part of the objective, whether or not anything trains behind it
+        for value in b.graph.loss:  # every term is part of the objective, whether or not anything trains before it
             seeds[value] = b.buffer("d" + value, b.graph.values[value].shape, "acc", "seed")
             if value in self.live.needs:
                 self._hold(value, seeds[value])
@@ -141,7 +141,7 @@ class Backward:
     def _input_gradients(
         self, index: int, node: Node, variant: Variant, tensors: dict[str, Tensor], flags: dict[str, bool | str]
     ) -> list[tuple[str, str]]:
-        """Settle where each input gradient goes; returns (value, gradient name) pairs to deliver after the launch."""
+        """Settle the place of each input gradient; returns (value, gradient name) pairs to deliver after the launch."""
         b, alias = self.b, self._alias(variant)
         after: list[tuple[str, str]] = []
         written: set[str] = set()
@@ -203,7 +203,7 @@ class Backward:
         return buffer
 
     def _read_later(self, value: str, index: int) -> bool:
-        """Whether a backward still to come, or a recompute, reads this forward value."""
+        """Whether a later backward, or a recompute, reads this forward value."""
         for node in self.nodes[:index]:
             reads = self.b.choices[node.name].variant.reads
             if any({**node.inputs, **node.outputs}.get(role) == value for role in reads):

@@ -11,15 +11,17 @@ from core.expr import cdiv
 ALIGN = 256  # bytes: where every tensor starts
 FOREVER = 10**9
 # the parts of the memory that a plan needs; all others are within one of these
-HELD = ("parameters", "master weights", "gradients", "optimizer", "health", "scratch", "activations")
+HELD = ("parameters", "master weights", "gradients", "optimizer", "health", "state", "scratch", "activations")
 
 
 @dataclass(eq=False)
 class Buffer:
-    """A tensor of a plan. `home` says who owns its memory:
+    """A tensor of a plan. `home` is the owner of its memory:
 
     "arena": planned here, alive from step `first` to step `last`; "param" and "grad": the flat arenas; "input",
-    "seed", "key", "start": written by the engine before the step; "state": a decode session; "counter": zeros.
+    "seed", "key", "start", "counts": written by the engine before the step; "state": a decode session; "counter":
+    zeros.
+    init: of a state of constant size, the contents before a row's first token.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Buffer:
     first: int = FOREVER
     last: int = -1
     offset: int = 0
+    init: str = ""
 
     @property
     def nbytes(self) -> int:

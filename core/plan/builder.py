@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from core.dtypes import resolve
 from core.graph import Graph, Node
+from core.graph.init import settle_state
 from core.op import Pattern, Variant
 from core.plan.buffers import FOREVER, Buffer
 from core.plan.choose import specs
@@ -41,6 +42,7 @@ class Builder:
     states: dict[str, dict[str, Buffer]] = field(default_factory=dict)
     keys: dict[str, Buffer] = field(default_factory=dict)
     start: Buffer | None = None
+    counts: Buffer | None = None
 
     @classmethod
     def of(
@@ -63,7 +65,8 @@ class Builder:
         b.param_grads = {p: b.buffer("d" + p, layout.places[p].shape, "acc", "grad") for p in trains}
         if request.kind == GENERATE:
             rows = next((v.shape[0] for v in b.current.values()), 0)  # a prefill without state runs nothing
-            b.start = b.buffer("start", (rows,), "i32", "start") if rows else None
+            if rows:
+                b.start, b.counts = (b.buffer(name, (rows,), "i32", name) for name in ("start", "counts"))
         return b
 
     @property
@@ -100,9 +103,9 @@ class Builder:
         return dict(made)
 
     def extras(self, node: Node, variant: Variant) -> dict[str, Tensor]:
-        """Workspace, counters, and what the op uses: `start`, `key`, state."""
+        """Workspace, counters, and the op's own inputs: `start`, `key`, state."""
         extras: dict[str, Tensor] = {}
-        t = specs(node, self.graph, self.precision)
+        t = specs(node, self.graph, self.precision, self.request.capacity)
         t.config = self.choices[node.name].config_for(t)
         if nbytes := variant.workspace(t):
             extras["workspace"] = self.buffer(f"{node.name}.workspace", (nbytes,), "u8", role="workspace")
@@ -110,6 +113,8 @@ class Builder:
             extras["counters"] = self.buffer(f"{node.name}.counters", (count,), "u32", "counter")
         if "start" in node.op.uses:
             extras["start"] = self.start
+        if "counts" in node.op.uses:
+            extras["counts"] = self.counts
         if "random" in node.op.uses:
             if self.training and node.name not in self.keys:
                 self.keys[node.name] = self.buffer(f"{node.name}.key", (4,), "u32", "key")
@@ -122,8 +127,16 @@ class Builder:
             if role not in states:
                 shape = slot.pattern.shape({**node.dims, S: self.request.capacity}, f"{node.name}.{role}")
                 states[role] = self.buffer(f"{node.name}.{role}", shape, slot.pattern.dtype, "state")
+                states[role].init = self._initial(node, role)
             extras[role] = states[role]
         return extras
+
+    @staticmethod
+    def _initial(node: Node, role: str) -> str:
+        """The settled init rule of a state of constant size; "" of a cache, whose places are written before they are
+        read."""
+        rule = node.op.constant_state.get(role)
+        return settle_state(rule, node.dims, f"{node.name}, state {role}") if rule else ""
 
     def keep(self, wanted: Iterable[str]) -> dict[str, Buffer]:
         """The buffers of these values, in memory that no later step is given."""

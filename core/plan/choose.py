@@ -16,12 +16,13 @@ from core.dtypes import TF32, arithmetic, resolve
 from core.graph import Graph, Node
 from core.op import Op, Tensors, TensorSpec, Variant, make_tensors
 from core.plan.live import Live
-from core.plan.steps import AUTO, EXPLICIT, Choice, Request
+from core.plan.steps import AUTO, EXPLICIT, GENERATE, Choice, Request
 from core.ranks.group import ALONE, Ranks
 from core.registry import Registry
+from core.roles import B, S
 
 RECORDED = "recorded"
-NOTHING, BACKWARD, LOSS = "nothing", "backward", "loss"  # what a plan needs of a variant besides its forward
+NOTHING, BACKWARD, LOSS = "nothing", "backward", "loss"  # a plan's needs of a variant in addition to its forward
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class TunedChoice:
 
 def choose(graph: Graph, request: Request, live: Live, nodes: Sequence[Node], chooser: Chooser) -> dict[str, Choice]:
     """The third pass: the variant of each node, by its name. Raises BuildError when none can run."""
-    return {n.name: chooser.choose(n, graph, request.kind, live.differentiated(n)) for n in nodes}
+    return {n.name: chooser.choose(n, graph, request, live.differentiated(n)) for n in nodes}
 
 
 @dataclass
@@ -55,8 +56,9 @@ class Chooser:
     fused op is meant ("mlp_gelu.warp"). generate: like ops, for
     generation. recorded: node name -> variant, from the run that is resumed. tuned, shipped: `tuning_key` -> variant.
     tf32: whether f32 may be multiplied as TF32.
-    can_run(variant) gives the device's own reason against a variant (an architecture, say), or None; failed(variant)
-    what the op check found wrong with it here, or None. resumes: whether a recorded choice that failed is an error.
+    can_run(variant) is the device's reason to refuse a variant (an architecture, say), or None; failed(variant)
+    its fault by the op check here, or None. resumes: whether a recorded choice that failed is an error.
+    multiplies(form): whether the device has a number format.
     ranks: the processes of the run, for ops that use them. slices: those of an update over several ranks.
     """
 
@@ -75,14 +77,15 @@ class Chooser:
     resumes: bool = True
     ranks: Ranks = ALONE
     slices: Any = None
-    nested_choices: dict[str, Choice] = field(default_factory=dict)  # by op: what nested launches and updates took
+    multiplies: Callable[[str], bool] = lambda form: True
+    nested_choices: dict[str, Choice] = field(default_factory=dict)  # by op: those of nested launches and updates
     nested: dict[str, NestedChoice] = field(default_factory=dict)  # the same by op and sizes
     _reasons: dict[Variant, str | None] = field(default_factory=dict)  # `cannot`, which hashes sources
 
     def check_names(self, graph: Graph) -> None:
         """UsageError for an op, node glob or variant that does not exist."""
         if self.ops or self.generate or self.nodes:
-            from core.plan import named_variants  # a config that names none needs nothing of it
+            from core.plan import named_variants  # for configs that name any
 
             tables = (("[ops]", self.ops), ("[ops.generate]", self.generate))
             named_variants.check_names(graph, self.registry, tables, self.nodes)
@@ -101,25 +104,26 @@ class Chooser:
                     choice = (name, f'[nodes] "{pattern}"')
         return choice if choice and choice[0] != AUTO else None
 
-    def choose(self, node: Node, graph: Graph, kind: str, backward: bool) -> Choice:
+    def choose(self, node: Node, graph: Graph, request: Request, backward: bool) -> Choice:
         """The variant of `node`; `backward` when it must have one. Raises BuildError when none can run.
 
         A variant that does both directions in one go will do where all outputs are loss terms.
         """
-        t = specs(node, graph, self.precision)
+        t = specs(node, graph, self.precision, request.capacity)
         needs = NOTHING if not backward else LOSS if set(node.outputs.values()) <= set(graph.loss) else BACKWARD
         tuned = self.tuned.get(tuning_key(node, self.precision)) if self.tuned else None
         shipped = self.shipped.get(tuning_key(node, self.precision)) if self.shipped else None
-        choices = {RECORDED: self.recorded.get(node.name), "tuned": tuned, "shipped": shipped}
+        recorded = None if request.kind == GENERATE else self.recorded.get(node.name)  # of training
+        choices = {RECORDED: recorded, "tuned": tuned, "shipped": shipped}
 
         def why_not(variant: Variant) -> str | None:
             return self.why_not(variant, t, needs)
 
-        return self._among(node.op, node.name, why_not, self.explicit(node, kind), choices, f"{node.where}: ")
+        return self._among(node.op, node.name, why_not, self.explicit(node, request.kind), choices, f"{node.where}: ")
 
     def pick(self, name: str, method: str, values: Mapping[str, Any]) -> tuple[Variant, Tensors]:
         """The variant of a nested launch or an update step, and its `t`: chosen by op name, and by shapes where
-        gradients tell one launch from another."""
+        gradients distinguish launches."""
         op = self.registry.op(name)
         of_run: dict[str, Any] = {use: getattr(self, use) for use in ("ranks", "slices") if use in op.uses}
         nested = Nested.of(op, method, {**values, **of_run})
@@ -139,7 +143,7 @@ class Chooser:
 
     def candidates(self, op: Op) -> list[Variant]:
         """This device's variants of an op, best first."""
-        here = [v for v in self.registry.variants.get(op.name, {}).values() if v.device == self.runs]
+        here = [v for v in self.registry.variants_of(op.name).values() if v.device == self.runs]
         return sorted(here, key=lambda v: (-v.priority, v.name))
 
     def why_not(self, variant: Variant, t: Any, needs: str) -> str | None:
@@ -153,7 +157,7 @@ class Chooser:
         return variant.why_not(t)
 
     def forget(self) -> None:
-        """Make every choice anew from now on: a check may have found something."""
+        """Forget every choice: a check may have failed."""
         self.nested_choices.clear()
         self.nested.clear()
         self._reasons.clear()
@@ -169,8 +173,11 @@ class Chooser:
             return f"it is for {variant.device}, and this is {self.runs}"
         if self.precision not in variant.dtypes:
             return f"it computes {', '.join(variant.dtypes)}, not {self.precision}"
-        if arithmetic(self.precision, variant.tf32) == TF32 and not self.tf32:
+        form = arithmetic(self.precision, variant.tf32)
+        if form == TF32 and not self.tf32:
             return "it multiplies f32 as TF32, with 10 bits of mantissa, which only [train] tf32 = true allows"
+        if not self.multiplies(form):
+            return f"it multiplies in {form}, which this chip does not have"
         return self.can_run(variant) or self.failed(variant)
 
     def _among(
@@ -225,26 +232,34 @@ class Chooser:
 
     def _failed(self, op: Op, name: str) -> Variant | None:
         """A variant of this device that failed its check here; None for any other."""
-        variant = self.registry.variants.get(op.name, {}).get(name)
+        variant = self.registry.variants_of(op.name).get(name)
         return variant if variant is not None and variant.device == self.runs and self.failed(variant) else None
 
 
 def tuning_key(node: Node, precision: str) -> str:
-    """The key of a tuned choice besides the chip: the op, every size and attribute, the dtype."""
+    """The key of a tuned choice, without the chip: the op, every size and attribute, the dtype."""
     dims = {k: list(v) if isinstance(v, tuple) else v for k, v in node.dims.items()}
     sizes = " ".join(f"{name}={dims[name]}".replace(" ", "") for name in sorted(dims))
     return f"{node.op.name} {precision} {sizes}"
 
 
 def sizes_of(nested: Nested) -> str:
-    """The shapes of what a nested launch is given, as in `8x16 32x16`."""
+    """The shapes of a nested launch's arguments, as in `8x16 32x16`."""
     tensors = (vars(nested.t).get(name) for name in (*nested.op.inputs, *nested.op.params))
     return " ".join("x".join(map(str, tensor.shape)) for tensor in tensors if tensor is not None)
 
 
-def specs(node: Node, graph: Graph, precision: str) -> Any:
-    """`t` with shapes and dtypes in place of tensors."""
-    spec = {}
+def specs(node: Node, graph: Graph, precision: str, capacity: int = 0) -> Any:
+    """`t` with shapes and dtypes in place of tensors. capacity: of a decode session, whose `start` and state it then
+    has; they are None elsewhere."""
+    spec: dict[str, TensorSpec | None] = dict.fromkeys([*node.op.state, *({"start"} & {*node.op.uses})])
+    for role in spec if capacity else ():
+        if role == "start":
+            spec[role] = TensorSpec((node.dims.get(B, 1),), "i32")
+        else:
+            pattern = node.op.state[role].pattern
+            shape = pattern.shape({**node.dims, S: capacity}, f"{node.name}.{role}")
+            spec[role] = TensorSpec(shape, resolve(pattern.dtype, precision))
     for role, value in (*node.inputs.items(), *node.outputs.items()):
         declared = graph.values[value]
         spec[role] = TensorSpec(declared.shape, resolve(declared.dtype, precision))

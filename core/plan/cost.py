@@ -24,7 +24,7 @@ class Flops:
 
 
 def node_flops(node: Node, forward: bool = True, backward: bool = True) -> Flops:
-    """FLOPs of a node's matrix products; of a fused one, those of the nodes that it stands for."""
+    """FLOPs of a node's matrix products; of a fused one, those of the nodes that it replaces."""
     times = (1 if forward else 0) + (2 if backward else 0)
     full = needed = 0.0
     for part in node.parts or (node,):

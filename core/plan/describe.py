@@ -1,4 +1,4 @@
-"""A plan in words: nodes with repeats folded, choices, and bytes."""
+"""A plan as text: nodes with repeats folded, choices, and bytes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from core.plan.choose import specs
 from core.plan.steps import Plan
 from core.words import cell
 
+FOLDED = ("op", "attributes", "variant", "config", "why", "shape", "parameters")  # the common cells of a node's rows
+
 
 def node_rows(plan: Plan) -> list[dict[str, Any]]:
-    """One row a node: name, op, variant and its config, why, shape of its first output, parameters without padding."""
+    """One row a node: name, op, attributes, variant and its config, why, shape of its first output, parameters without
+    padding."""
     rows = []
     owned = {p.name: p for p in plan.graph.parameters.values()}
     for node in plan.nodes:
@@ -23,6 +26,7 @@ def node_rows(plan: Plan) -> list[dict[str, Any]]:
             {
                 "node": node.name,
                 "op": node.op.name,
+                "attributes": dict(node.attrs),
                 "variant": choice.variant.name,
                 "config": config_of(plan, node),
                 "why": choice.why,
@@ -34,15 +38,19 @@ def node_rows(plan: Plan) -> list[dict[str, Any]]:
 
 
 def folded(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows that differ in a repeat's number alone become one: `h.{0..11}.qkv`."""
+    """Rows that differ in a repeat's number alone become one: `h.{0..11}.qkv`. `differs`: the attributes in which other
+    repeats of the node differ from these."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    attributes: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         pattern = re.sub(r"\.\d+\.", ".{}.", row["node"])
-        key = (pattern, *(repr(row[k]) for k in ("op", "variant", "config", "why", "shape", "parameters")))
+        key = (pattern, *(repr(row[k]) for k in FOLDED))
         groups.setdefault(key, []).append(row)
+        attributes.setdefault(pattern, []).append(row["attributes"])
     out = []
     for key, members in groups.items():
-        row = dict(members[0])
+        row, others = dict(members[0]), attributes[key[0]]
+        row["differs"] = {k: v for k, v in row["attributes"].items() if any(o.get(k, v) != v for o in others)}
         if len(members) > 1:
             numbers = [int(re.findall(r"\.(\d+)\.", m["node"])[0]) for m in members]
             span = f"{numbers[0]}..{numbers[-1]}" if _contiguous(numbers) else ",".join(map(str, numbers))
@@ -52,9 +60,15 @@ def folded(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return out
 
 
+def op_of(row: Mapping[str, Any]) -> str:
+    """A row's op, with those attributes that other repeats of the node have otherwise: `attention (window=1,024)`."""
+    differs = {k: str(v).lower() if isinstance(v, bool) else v for k, v in row.get("differs", {}).items()}
+    return f"{row['op']} ({in_words(differs)})" if differs else row["op"]
+
+
 def config_of(plan: Plan, node: Node) -> dict[str, Any]:
     """`t.config` of a node: its tiles, and other settings that the variant chooses by size. A run records it."""
-    return plan.choices[node.name].config_for(specs(node, plan.graph, plan.precision))
+    return plan.choices[node.name].config_for(specs(node, plan.graph, plan.precision, plan.request.capacity))
 
 
 def in_words(config: Mapping[str, Any]) -> str:
@@ -73,7 +87,7 @@ def _contiguous(numbers: Sequence[int]) -> bool:
 
 
 def fusions(plan: Plan) -> list[dict[str, Any]]:
-    """Each fused op of the plan: name, how many nodes, and the pattern that it stands for."""
+    """Each fused op of the plan: name, number of nodes, and the pattern that it replaces."""
     rows: dict[str, dict[str, Any]] = {}
     for node in plan.nodes:
         if node.op.replaces:

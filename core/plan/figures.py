@@ -1,6 +1,6 @@
 """Figures of a plan that take a recording of it without memory, or other plans beside it.
 
-Whether it fits, what recompute would save, its launches and traffic, what the compiler reports of its kernels.
+Whether it fits, the savings of recompute, its launches and traffic, the compiler's report on its kernels.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from core.plan.steps import Plan
 
 
 def scratch(report: PlanReport) -> dict[str, int]:
-    """{"scratch": bytes} that nested launches of the plan and its update take besides the arena, if any do."""
+    """{"scratch": bytes} of nested launches of the plan and its update, in addition to the arena, if there are any."""
     nbytes = report.recorded[0].scratch_bytes
     return {"scratch": nbytes} if nbytes else {}
 

@@ -54,7 +54,7 @@ def _table(plan: Plan, memory: Mapping[str, int], free: int) -> list[str]:
     other = memory["activations"] - sum(within.values())
     rows = [(part, memory[part]) for part in HELD if memory.get(part) and part != "activations"]
     rows += list(within.items())
-    rows += [("activations besides", max(other, 0)), ("in all", needed(memory)), ("free", free)]
+    rows += [("other activations", max(other, 0)), ("in all", needed(memory)), ("free", free)]
     return table(None, [(name, human(nbytes)) for name, nbytes in rows], right=(1,), indent="  ")
 
 
@@ -69,20 +69,20 @@ def largest(plan: Plan, count: int = 6) -> list[dict[str, Any]]:
     return rows
 
 
-# --- what would fit ----------------------------------------------------------------------------------------------
+# --- remedies ------------------------------------------------------------------------------------------------------
 
 
 def _advice(plan: Plan, free: int, measure: Measure | None) -> str:
-    """One sentence with what would fit: a smaller B, an op to recompute, or both."""
+    """One sentence with a remedy that fits: a smaller B, an op to recompute, or both."""
     if measure is None:
-        return "a smaller B, [train] recompute, or precision bf16 needs less"
+        return "a smaller B, [train] recompute, or precision bf16 or fp16 needs less"
     advice = [text for text in (smaller_batch(plan, free, measure), recompute(plan, free, measure)) if text]
     if advice:
         return "; or ".join(advice)
     ops = candidates(plan)
     if ops and (both := smaller_batch(plan, free, measure, ops)):
         return both
-    return "not even B = 1 fits: take a smaller model, precision bf16, or a GPU with more memory"
+    return "not even B = 1 fits: take a smaller model, precision bf16 or fp16, or a GPU with more memory"
 
 
 def smaller_batch(plan: Plan, free: int, measure: Measure, ops: Sequence[str] = ()) -> str:
@@ -111,13 +111,13 @@ def _set_recompute(plan: Plan, ops: Sequence[str]) -> str:
     return f"--set 'train.recompute=[{names}]'"
 
 
-# --- what memory costs -------------------------------------------------------------------------------------------
+# --- costs of memory -----------------------------------------------------------------------------------------------
 
 WORTH = 0.01  # of all that is needed: recompute that saves less is no option
 
 
 def recomputable(plan: Plan) -> list[str]:
-    """Ops of the model that `[train] recompute` may name besides those that it names; none unless the plan trains."""
+    """Ops of the model that `[train] recompute` may name in addition; none unless the plan trains."""
     ops = dict.fromkeys(node.op.name for node in plan.graph.nodes) if plan.request.kind == TRAIN else ()
     return [op for op in ops if op not in plan.request.recompute]
 
@@ -160,7 +160,7 @@ def _fused(plan: Plan) -> set[str]:
 
 
 def candidates(plan: Plan, count: int = 3) -> list[str]:
-    """Ops whose results fill most of what forward keeps for backward, the most first."""
+    """Ops whose results fill most of the memory between forward and backward, the largest first."""
     makers = {value: node.op.name for node in plan.graph.nodes for value in node.outputs.values()}
     held: dict[str, int] = {}
     for buffer in alive(plan.in_arena, plan.backward_from):

@@ -52,7 +52,7 @@ def fuse(graph: Graph, request: Request, live: Live, chooser: Chooser) -> tuple[
         if chooser.explicit(node, request.kind) is not None:
             return None
         try:
-            chooser.choose(node, graph, request.kind, live.differentiated(node))
+            chooser.choose(node, graph, request, live.differentiated(node))
         except Refused:
             raise
         except BuildError as error:
@@ -135,7 +135,7 @@ def _matches(op: Op, anchor: Node, makers: Mapping[str, Node]) -> Iterator[tuple
 
 
 def _bindings(statement: Statement, node: Node) -> Iterator[list[tuple[str, str | None]]]:
-    """Pairs (pattern name, value or parameter name) that make `statement` stand for `node`; none if it cannot."""
+    """Pairs (pattern name, value or parameter name) that match `statement` with `node`; none if it does not match."""
     if any(node.attrs.get(k) != v for k, v in statement.attrs.items()):
         return
     params = [p for p in node.op.params if p not in statement.attrs]
@@ -161,7 +161,7 @@ def _fused_node(
     nodes: list[Node],
     rules: FusionRules,
 ) -> Node | None:
-    """The node that stands for `members`, or None when the fusion is not allowed."""
+    """The node that replaces `members`, or None when the fusion is not allowed."""
     last = members[-1]
     made = {v for n in members for v in n.outputs.values()}
     written = {v for v in (bound.get(o) for o in op.outputs) if v is not None}
@@ -227,7 +227,7 @@ def _runs(
     nodes: list[Node],
     rules: FusionRules,
 ) -> bool:
-    """Whether a variant can run the fused node. UsageError where it is what `[fuse]` sets that keeps all from it."""
+    """Whether a variant can run the fused node. UsageError where the attributes of `[fuse]` keep all from it."""
     why = rules.why_not(fused)
     if why is not None and own:
         plain = _fused_node(op, {}, bound, members, graph, nodes, rules)
@@ -276,7 +276,7 @@ def _carried_attrs(op: Op, members: list[Node]) -> dict[str, Any] | None:
 
 
 def in_order(nodes: list[Node], available: Sequence[str], like: list[Node]) -> list[Node] | None:
-    """`nodes` so that each comes after what it reads, otherwise in the order of `like` (a fused node stands where
+    """`nodes` so that each comes after its inputs, otherwise in the order of `like` (a fused node stands where
     its last member stood); None if there is a cycle."""
     position = {n.name: i for i, n in enumerate(like)}
     rest = sorted(nodes, key=lambda n: position[n.name])

@@ -1,4 +1,4 @@
-"""What a config says of fused ops: `[fuse]`, the attributes that it may set, and fused ops in `recompute`."""
+"""A config's settings of fused ops: `[fuse]`, the attributes that it may set, and fused ops in `recompute`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_settings(fusion: Mapping[str, Any], ops: Mapping[str, Op], where: Call
 def check_fused(
     graph: Graph, request: Request, nodes: list[Node], blocked: Mapping[str, set[str]], chooser: Chooser
 ) -> None:
-    """UsageError for what `[fuse]` sets of a fused op that no node runs as, and for one in `recompute`."""
+    """UsageError for an entry of `[fuse]` for a fused op that no node runs as, and for one in `recompute`."""
     ops = {n.op.name for n in nodes}
 
     def why_not(name: str) -> str:
@@ -66,7 +66,7 @@ def check_attribute(op: Op, key: str, value: Any, ops: Mapping[str, Op], place: 
         else:
             why = f"{op.name} has no such attribute{did_you_mean(key, own)}"
         raise UsageError(
-            f"{place}: {why}; [fuse] sets what no part of {op.name} has: {', '.join(own) or 'nothing'}",
+            f"{place}: {why}; [fuse] sets the attributes that {op.name} alone has: {', '.join(own) or 'nothing'}",
             hint="fusion computes the same values as the model's nodes",
         )
     try:

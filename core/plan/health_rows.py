@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from core.device.protocol import Device
 
 GRADIENT, PARAMETER, UPDATE = "gradient", "parameter", "update"
-NOTHING_NEW = ("fill", "recompute")  # kinds of steps: zeros, and what forward wrote before
+UNSCALED = ("forward", PARAMETER, UPDATE)  # kinds of rows; the numbers of others are times the loss scale
+NOTHING_NEW = ("fill", "recompute")  # kinds of steps: zeros, and repeated forwards
 ROW = 8 * len(VALUES)  # bytes
 
 
@@ -49,7 +50,7 @@ def written(plan: Plan) -> Iterator[tuple[Step, list[tuple[str, Buffer]]]]:
 
 
 def parameter_groups(layout: ParameterLayout) -> list[tuple[str, list[str]]]:
-    """(kind, its parameters) of the rows behind the plan's, in order."""
+    """(kind, its parameters) of the rows after the plan's, in order."""
     trains = [name for name, place in layout.places.items() if place.trains]
     return [(GRADIENT, trains), (PARAMETER, list(layout.places)), (UPDATE, trains)]
 
@@ -87,7 +88,7 @@ def copy_bytes(plan: Plan, layout: ParameterLayout) -> int:
 
 
 def health_bytes(plan: Plan, layout: ParameterLayout, device: Device, columns: int) -> int:
-    """Bytes that recording takes besides the plan's arena: its workspace, a column of rows, `columns` of them in the
+    """Bytes of recording in addition to the plan's arena: its workspace, a column of rows, `columns` of them in the
     ring, and the parameters before the update as far as they are larger than the arena. 0 without columns."""
     if not columns:
         return 0

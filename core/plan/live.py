@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.errors import BuildError
 from core.graph import Graph, Node
 from core.plan.layout import ParameterLayout
 from core.plan.steps import GENERATE, TRAIN, Request
+from core.roles import DOCUMENTS, POSITIONS
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ def live(graph: Graph, request: Request, layout: ParameterLayout) -> Live:
     reach = _values_that_reach_the_loss(graph) if training else set()
     nodes = _live(graph.nodes, wanted, request.kind)
     if request.kind == GENERATE:
+        nodes = [_of_one_document(node, graph) for node in nodes]
         _check_decode(graph, nodes)
     return Live(nodes, *(frozenset(values) for values in (wanted, trainable, needs, reach)))
 
@@ -81,8 +83,15 @@ def _values_that_reach_the_loss(graph: Graph) -> set[str]:
     return reach
 
 
+def _of_one_document(node: Node, graph: Graph) -> Node:
+    """The node without its documents: a row of a decode session is one document, so that nothing is masked."""
+    documents = graph.roles.get(DOCUMENTS)
+    inputs = {r: v for r, v in node.inputs.items() if v != documents or not node.op.inputs[r].optional}
+    return replace(node, inputs=inputs) if len(inputs) < len(node.inputs) else node
+
+
 def _check_decode(graph: Graph, nodes: list[Node]) -> None:
-    """BuildError unless every node can go on from a cache and give what it gives for all tokens at once."""
+    """BuildError unless every node can continue from a cache with the results of all tokens at once."""
     for node in nodes:
         why = node.op.why_no_decode(node.dims) or _ignored_input(node) or _missing_input(node, graph)
         if why:
@@ -101,6 +110,7 @@ def _ignored_input(node: Node) -> str | None:
 
 
 def _missing_input(node: Node, graph: Graph) -> str | None:
-    """Why an input of the graph keeps a node from decoding: generation appends tokens, and gives nothing else."""
-    missing = [v for v in node.inputs.values() if v in graph.inputs and v != graph.token_input]
+    """Why an input of the graph keeps a node from decoding: generation gives tokens and their positions alone."""
+    session = {graph.token_input, graph.roles.get(POSITIONS)}
+    missing = [v for v in node.inputs.values() if v in graph.inputs and v not in session]
     return f'it reads the input "{missing[0]}", and generation gives "{graph.token_input}" only' if missing else None

@@ -35,7 +35,9 @@ def check_names(
 
 
 def _check_variant(registry: Registry, where: str, op: str, variant: str) -> None:
-    variants = registry.variants.get(op, {})
+    variants = registry.variants_of(op)
+    if variant != AUTO and variant not in variants:
+        variants = registry.complete().variants_of(op)
     if variant != AUTO and variant not in variants:
         raise UsageError(
             f'{where}: op "{op}" has no variant "{variant}"{did_you_mean(variant, variants)}',
@@ -57,7 +59,9 @@ def meant(registry: Registry, op: str, variant: str) -> str | None:
         named, _, variant = variant.partition(".")
         if named != op:
             return None
-    return variant if variant == AUTO or variant in registry.variants.get(op, {}) else None
+    if variant == AUTO or variant in registry.variants_of(op):
+        return variant
+    return variant if variant in registry.complete().variants_of(op) else None
 
 
 def check_applied(registry: Registry, globs: Mapping[str, str], nodes: Sequence[Node]) -> None:
@@ -71,5 +75,5 @@ def check_applied(registry: Registry, globs: Mapping[str, str], nodes: Sequence[
                 raise UsageError(
                     f'[nodes] "{pattern}" = "{variant}": node {node.name} runs as {node.op.name} here, which '
                     "has no such variant",
-                    hint=f"it has: {', '.join(sorted(registry.variants.get(node.op.name, {}))) or 'none'}",
+                    hint=f"it has: {', '.join(sorted(registry.variants_of(node.op.name))) or 'none'}",
                 )

@@ -22,7 +22,8 @@ class Need:
     """A variant at the sizes of one node or more.
 
     example: shapes by input name and attributes, in the form of an op's examples. config: tiles. nodes: the names of
-    those that are alike; for a nested launch, its op and shapes. why: the source of the choice.
+    those that are alike; for a nested launch, its op and shapes. why: the source of the choice. decodes: whether it
+    changes a decoding state.
     """
 
     op: Op
@@ -33,6 +34,7 @@ class Need:
     config: Mapping[str, Any]
     why: str
     nodes: tuple[str, ...] = field(default=(), compare=False)
+    decodes: bool = False
 
     @property
     def name(self) -> str:
@@ -65,14 +67,17 @@ def _of_nodes(plan: Plan) -> Iterator[Need]:
     for node in plan.nodes:
         choice, op = plan.choices[node.name], node.op
         dims = dict(node.dims)
-        if plan.request.kind == GENERATE and op.state:
+        decodes = plan.request.kind == GENERATE and bool(op.state)
+        if decodes:
             dims |= {S: plan.request.capacity} | ({T: plan.request.capacity} if T in dims else {})
         shapes = {role: op.inputs[role].pattern.shape(dims, f"{node.name}.{role}") for role in node.inputs}
         example = {**shapes, **{k: v for k, v in node.attrs.items() if k in op.attrs}}
         example |= params_of(op, dims, node.params)
-        t = specs(node, plan.graph, plan.precision)
+        t = specs(node, plan.graph, plan.precision, plan.request.capacity)
         config = choice.config_for(t)
-        yield Need(op, choice.variant, plan.precision, example, sizes_of(op, dims), config, choice.why, (node.name,))
+        yield Need(
+            op, choice.variant, plan.precision, example, sizes_of(op, dims), config, choice.why, (node.name,), decodes
+        )
 
 
 def _nested(chooser: Chooser) -> Iterator[Need]:

@@ -24,4 +24,4 @@ def on_paper(plan: Plan, device: Device, pick: Pick, steps: Sequence[Step] | Non
 
     if steps is not None:
         return [record_step(plan, step, device, pick, tensor_of) for step in steps]
-    return record_steps(plan, device, pick, tensor_of, control_record(device))
+    return record_steps(plan, device, pick, tensor_of, control_record(device, plan.graph))

@@ -18,7 +18,7 @@ from core.plan.fit import RESERVE, needed
 from core.plan.report import PlanReport
 
 GB = 10**9
-MOST = 4096  # ranks that are looked at
+MOST = 4096  # numbers of ranks that are tried
 CUT, WHOLE = "optimizer", ("parameters", "gradients")  # parts of the memory: in slices, and whole on each rank
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from core.dtypes import SCALED
+from core.graph import Graph
 from core.op import CONTROL, SLOT, Tensors, make_tensors
 from core.plan.buffers import Buffer
 from core.plan.steps import Plan, Step
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from core.device.protocol import Device
 
 Pick = Callable[..., Any]
+SCALE_BY = "scale_by"  # of a step: a loss term's gradient times the loss scale
 TensorOf = Callable[[Buffer], Any]
 
 
@@ -33,14 +36,23 @@ def record_steps(
     plan: Plan, device: Device, pick: Pick, tensor_of: TensorOf, control: Any, first: bool = True
 ) -> list[RecordedStep]:
     """A micro-step, recorded: the first of a training step, or a later one; then each loss term's part of the loss.
+    Where gradients have a loss scale, those of the loss terms are multiplied by it before all else.
 
     pick: `Chooser.pick`. tensor_of: the tensor on `device` of each buffer. control: the control record on `device`.
     """
     steps = [s for s in plan.steps if first or not s.first_only]
     recorded = [record_step(plan, step, device, pick, tensor_of, first) for step in steps]
+    own = own_slots(plan.graph)
+    if plan.precision in SCALED:
+        scaled = [device.scale_by(tensor_of(seed), control) for seed in plan.seeds.values()]
+        recorded = [
+            *(RecordedStep(Step(SCALE_BY, None, None, {}), Tensors(), commands) for commands in scaled),
+            *recorded,
+        ]
     for value, seed in plan.seeds.items():
-        dot = device.dot_into(control, SLOT["loss"], tensor_of(plan.values[value]), tensor_of(seed))
-        recorded.append(RecordedStep(Step("objective", None, None, {}), Tensors(), dot))
+        for slot in (SLOT["loss"], *own.get(value, ())):
+            dot = device.dot_into(control, slot, tensor_of(plan.values[value]), tensor_of(seed))
+            recorded.append(RecordedStep(Step("objective", None, None, {}), Tensors(), dot))
     return recorded
 
 
@@ -63,6 +75,13 @@ def record_step(
     return RecordedStep(step, t, device.record(step.variant, method, t, pick, workspace, counters))
 
 
-def control_record(device: Device) -> Any:
-    """Memory for the control record: the numbers of a step, `core.step_record.CONTROL`, in f64."""
-    return device.tensor(device.allocate(8 * len(CONTROL)), 0, (len(CONTROL),), "f64")
+def own_slots(graph: Graph) -> dict[str, tuple[int, ...]]:
+    """Loss term -> the slot of its own part of the loss, after those of `CONTROL`; none where it is the only term."""
+    return {value: (len(CONTROL) + i,) for i, value in enumerate(graph.loss)} if len(graph.loss) > 1 else {}
+
+
+def control_record(device: Device, graph: Graph) -> Any:
+    """Memory for the control record: the numbers of a step, `core.step_record.CONTROL`, in f64; then each loss term's
+    own part of the loss, where there are several."""
+    slots = len(CONTROL) + len(own_slots(graph))
+    return device.tensor(device.allocate(8 * slots), 0, (slots,), "f64")

@@ -27,7 +27,7 @@ class PlanReport:
     """Figures of `plan` on `device`, with parameters laid out as `layout`.
 
     states: the optimizer's flat tensors, with the master weights where there are any (`master`).
-    slices: those of what trains, of which a rank has one. health: columns of the ring of statistics.
+    slices: those of the trainable elements, of which a rank has one. health: columns of the ring of statistics.
     update(device): the optimizer's step, recorded on that device; None for a model without an optimizer.
     graph_for(dims): the model with other dims.
     """
@@ -50,7 +50,8 @@ class PlanReport:
     # --- memory ------------------------------------------------------------------------------------------------
 
     def memory(self) -> dict[str, int]:
-        """Bytes of parameters, gradients, optimizer, recorded statistics, and the plan's arena with its parts."""
+        """Bytes of parameters, gradients, optimizer, recorded statistics, the state of a decode session, and the plan's
+        arena with its parts."""
         plan, training = self.plan, self.plan.request.kind == TRAIN
         acc = itemsize(resolve("acc", plan.precision)) * self.layout.trainable
         return {
@@ -58,6 +59,7 @@ class PlanReport:
             "gradients": acc if training else 0,
             "optimizer": self.states * self.flat_bytes if training else 0,
             "health": self._health_bytes() if self._updates and self.health else 0,
+            "state": plan.state_bytes,
             "activations": plan.arena_bytes,
             "saved": plan.saved_bytes,
             "workspace": plan.workspace_bytes,
@@ -97,7 +99,10 @@ class PlanReport:
     def tiles(self) -> dict[str, dict[str, Any]]:
         """The tiles of each node whose variant has a choice of them: other ones may give other bits."""
         plan = self.plan
-        configs = {n.name: plan.choices[n.name].config_for(specs(n, plan.graph, plan.precision)) for n in plan.nodes}
+        configs = {}
+        for node in plan.nodes:
+            t = specs(node, plan.graph, plan.precision, plan.request.capacity)
+            configs[node.name] = plan.choices[node.name].config_for(t)
         configs |= {name: dict(choice.config or {}) for name, choice in self.chooser.nested_choices.items()}
         return {name: tiles for name, tiles in configs.items() if tiles}
 

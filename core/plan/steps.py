@@ -14,7 +14,7 @@ from core.plan.buffers import Buffer
 
 TRAIN, EVALUATE, GENERATE = "train", "evaluate", "generate"
 AUTO = "auto"  # in place of a variant's name: the best one that can run
-EXPLICIT = "only when asked for"  # why a variant of negative priority is not chosen
+EXPLICIT = "only by name"  # why a variant of negative priority is not chosen
 Tensor = Buffer | None
 
 
@@ -107,6 +107,11 @@ class Plan:
     def workspace_bytes(self) -> int:
         """The largest scratch that any step needs."""
         return max((b.nbytes for b in self.in_arena if b.role == "workspace"), default=0)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the states of a decode session: KV caches, and states of constant size."""
+        return sum(b.nbytes for b in self.buffers if b.home == "state")
 
     @property
     def in_arena(self) -> list[Buffer]:

@@ -14,7 +14,7 @@ import numpy as np
 from core.device.cpu import RowsCommand
 from core.device.launch import CallRecord, HostRecord, LaunchRecord
 from core.errors import UsageError, did_you_mean
-from core.graph import Graph, Node
+from core.graph import Node
 from core.kernels.arguments import signature, source_text
 from core.kernels.sources import shown
 from core.kernels.tensors import DeviceTensor, TensorMap
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from core.device.protocol import Device
 
 SCRATCH = "scratch"  # workspace, counters, and arrays of a variant's own
-Row = dict[str, Any]  # what, where, and of a launch its name, grid, block, reads and writes
+Row = dict[str, Any]  # kind, place, and of a launch its name, grid, block, reads and writes
 
 
 def way(plan: Plan, name: str, device: Device, chooser: Chooser) -> list[Row]:
@@ -47,7 +47,7 @@ def way(plan: Plan, name: str, device: Device, chooser: Chooser) -> list[Row]:
         raise UsageError(f'{graph.name} has no node "{name}"{did_you_mean(name, names)}')
     node = next(n for n in graph.nodes if n.name == name)
     runs = node_that_runs(plan, node)
-    out = [("node", f"{name}: op {node.op.name}"), ("toml", toml_line(graph, node)), ("op", _shown(node.op.where))]
+    out = [("node", f"{name}: op {node.op.name}"), ("toml", toml_line(node)), ("op", _shown(node.op.where))]
     if runs is None:
         return _rows([*out, ("plan", "no request needs this node: it does not run")])
     if runs is not node and runs.op is not node.op:
@@ -72,7 +72,7 @@ def _rows(pairs: Sequence[tuple[str, str]]) -> list[Row]:
 
 
 class OpCalls(list[tuple[str, str, dict[str, Any]]]):
-    """A launch that notes the ops an optimizer's step asks for: (op, method, tensors and attributes by name)."""
+    """A launch that notes the ops of an optimizer's step: (op, method, tensors and attributes by name)."""
 
     def op(self, name: str, method: str = "forward", /, **values: Any) -> None:
         self.append((name, method, values))
@@ -110,7 +110,7 @@ def _update(name: str, method: str, values: Mapping[str, Any], device: Device, c
     return [*_rows([*head, (method, launcher)]), *(_row_of(command, recorded, launcher) for command in commands)]
 
 
-# --- what a node launches ----------------------------------------------------------------------------------------
+# --- the launches of a node ---------------------------------------------------------------------------------------
 
 
 def _launched(plan: Plan, node: Node, variant: Variant, device: Device, chooser: Chooser) -> list[Row]:
@@ -134,7 +134,7 @@ def _why_no_backward(plan: Plan, node: Node, variant: Variant) -> str:
 
 
 def _row_of(command: Any, recorded: RecordedStep, launcher: str) -> Row:
-    """The row of one command. launcher: the place of what recorded it, for a function without lines of its own."""
+    """The row of one command. launcher: the place of its recorder, for a function without lines of its own."""
     if isinstance(command, LaunchRecord):
         where = kernel_place(command)
         arguments = list(_arguments(command, recorded))
@@ -220,7 +220,7 @@ def _label(role: str, recorded: RecordedStep) -> str:
 
 
 def function_of(command: Any) -> Callable[..., Any]:
-    """The function behind a command of the cpu: the body of a `launch.rows`, or what `launch.call` was given."""
+    """The function of a command of the cpu: the body of a `launch.rows`, or the argument of `launch.call`."""
     if isinstance(command, RowsCommand):
         return command.f
     if isinstance(command, functools.partial):
@@ -242,7 +242,7 @@ def _shown(where: str) -> str:
 
 
 def kernel_place(record: LaunchRecord) -> str:
-    """`file:line` of a kernel: where its name stands first in its source outside of comments."""
+    """`file:line` of a kernel: the first line of its source with its name, outside of comments."""
     kernel = record.kernel
     if kernel.text is not None:
         return record.line
@@ -258,18 +258,17 @@ def node_that_runs(plan: Plan, node: Node) -> Node | None:
     return next((n for n in plan.nodes if node.name in {n.name, *(part.name for part in n.parts)}), None)
 
 
-def toml_line(graph: Graph, node: Node) -> str:
-    """`file:line` of the node's own line, behind what the graph says of its place."""
-    key = re.escape(node.name.rsplit(".", 1)[-1])
-    for path in reversed(graph.source.files):
-        for number, line in enumerate(Path(path).read_text("utf-8").splitlines(), 1):
-            if re.match(rf'\s*"?{key}"?\s*=\s*\{{', line):
-                return f"{shown(Path(path))}:{number}  {line.strip()}"
-    return node.where
+def toml_line(node: Node) -> str:
+    """`file:line` of the node's own line, with its text; without a file, the node's place in the graph."""
+    path, _, number = node.where.partition(" [")[0].rpartition(":")
+    if not number.isdigit() or not Path(path).is_file():
+        return node.where
+    lines = Path(path).read_text("utf-8").splitlines()[int(number) - 1 : int(number)]  # none if the file was cut since
+    return f"{shown(Path(path))}:{number}  {''.join(lines).strip()}"
 
 
 def lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The rows in words, one line each: launches below their launcher, with sizes and tensors."""
+    """The rows as text, one line each: launches below their launcher, with sizes and tensors."""
     width = max(len(row["what"]) for row in rows) + 2
     out = []
     for row in rows:

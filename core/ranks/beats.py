@@ -1,4 +1,4 @@
-"""Which rank keeps the others waiting, and the sentence that names it: from what the ranks say of themselves.
+"""Heartbeats of ranks, and the sentence that names the rank for which the others wait.
 
 Plain data and functions, without threads or messages: `core.ranks.watcher` sends and collects the beats.
 """
@@ -18,9 +18,10 @@ QUIET = 100  # steps until it is named again
 
 @dataclass(frozen=True)
 class Beat:
-    """What a rank says of itself, some times a second. seconds: it has been in the phase or in the collective; busy: it
-    has worked without a collective or a long phase. long: of `Doing`. quiet: its next beat may take any time, since
-    native code keeps its threads from running. pid: of its process. leaving: it ends the run, and says why itself."""
+    """A rank's state, sent a few times a second. seconds: since the phase or the collective began; busy: seconds of
+    work without a collective or a long phase. long: that of `Doing`. quiet: the next beat may take any time, since
+    native code keeps the threads from running. pid: the process. leaving: the rank ends the run and prints why itself.
+    """
 
     rank: int
     host: str
@@ -61,13 +62,13 @@ class Heard:
 
 
 def patience(limit: float) -> float:
-    """Seconds until a rank counts as dead, so that all ranks have ended within `limit`."""
+    """Seconds of silence after which a rank counts as dead: all ranks have then ended within `limit`."""
     return max(limit / 2, limit - ENDING)
 
 
 def death(heard: Sequence[Heard], size: int, limit: float) -> str:
-    """One sentence on the ranks that the others wait for in vain; "" while there is none. heard: of all ranks, or of
-    those that this one hears of. size: the number of ranks."""
+    """One sentence that names the dead ranks; "" while there is none. heard: the beats of all ranks, or of those that
+    this one receives. size: the number of ranks."""
     most = patience(limit)
     silent = [h for h in heard if h.ago > most and not h.beat.quiet]
     alive = [h for h in heard if h not in silent]
@@ -83,12 +84,12 @@ def death(heard: Sequence[Heard], size: int, limit: float) -> str:
     if waiting and len(waiting) == size:
         places = dict.fromkeys(h.beat.where for h in waiting)
         seconds = min(h.beat.seconds + h.ago for h in waiting)
-        return f"all {size} ranks wait in {' and in '.join(places)} for {seconds:.0f} s: no data comes through"
+        return f"all {size} ranks wait in {' and in '.join(places)} for {seconds:.0f} s: no data arrives"
     return ""
 
 
 def _kept(missing: Sequence[Heard], waiting: Sequence[Heard], size: int) -> str:
-    """Each missing rank with what it does, and what the others wait in."""
+    """The sentence: each missing rank with its state, and the collective in which the others wait."""
     names = ", ".join(h.beat.who for h in missing)
     doing = "; ".join(map(_doing, missing))
     if not waiting:
@@ -105,14 +106,14 @@ def _doing(heard: Heard) -> str:
 
 
 def gone(heard: Sequence[Heard], ended: Collection[int]) -> str:
-    """One sentence on the ranks whose processes have ended without a word; "" for none."""
+    """One sentence that names the ranks whose processes ended without a last beat; "" for none."""
     dead = [h for h in heard if h.beat.rank in ended and not h.beat.leaving]
     parts = [f"{h.beat.who} has ended without a word: it was in {h.beat.where}" for h in dead]
     return "; ".join(parts) + _behind(heard, ended) if dead else ""
 
 
 def leaves(heard: Sequence[Heard]) -> str:
-    """One sentence on a rank that ends the run, the first of `heard`; the others of it may wait for it."""
+    """One sentence on a rank that ends the run, the first of `heard`; the other ranks may be waiting for it."""
     beat = heard[0].beat
     return f"{beat.who} ends the run: it was in {beat.where}{_behind(heard, [beat.rank])}"
 
@@ -124,7 +125,7 @@ def _behind(heard: Sequence[Heard], missing: Collection[int]) -> str:
 
 @dataclass
 class Lagging:
-    """Ranks whose own part of a step takes longer than the others'. `rows`: how many steps in a row, by rank."""
+    """Stragglers: ranks whose own part of a step takes longer than the others'. rows: slow steps in a row, by rank."""
 
     rows: dict[int, int] = field(default_factory=dict)
     named: dict[int, int] = field(default_factory=dict)  # rank -> the step at which it was named
@@ -139,6 +140,6 @@ class Lagging:
             self.named[rank] = step
             return (
                 f"rank {rank} on {hosts[rank]} lags: its own part of the last {self.rows[rank]} steps took over "
-                f"{LAG} times the others' median, {own:.3g} s against {others:.3g} s in step {step}"
+                f"{LAG} times the others' median, {own:.3g} s in place of {others:.3g} s in step {step}"
             )
         return ""

@@ -1,4 +1,4 @@
-"""What a rank does now: a phase of a step, or a wait for the other ranks. Its watcher reads it from another thread."""
+"""The current state of a rank: a phase of a step, or a collective. Its watchdog reads it from another thread."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Protocol
 class Doing:
     """phase: "backward", ...; step: of the run, 0 before the first. collective: the one in which the rank waits for the
     others, "" while it works. since: when that began, `time.monotonic`. long: whether the phase may take any time, as a
-    compilation does. busy: when the rank last began to work behind a collective or a long phase."""
+    compilation does. busy: when the rank last began to work after a collective or a long phase."""
 
     phase: str = "starting"
     step: int = 0
@@ -31,7 +31,7 @@ class OneRank(Protocol):
 
 
 def doing(group: OneRank) -> Doing:
-    """What the rank of this process does."""
+    """The state of this process's rank."""
     return group.doing or Doing()
 
 
@@ -40,6 +40,15 @@ def begin(group: OneRank, phase: str, step: int | None, long: bool) -> None:
     now, before = time.monotonic(), doing(group)
     busy = now if long or before.long else before.busy
     group.doing = Doing(phase, before.step if step is None else step, "", now, long, busy)
+
+
+def polls(group: OneRank, collective: str, seconds: float) -> None:
+    """`Ranks.polls`."""
+    now, before = time.monotonic(), doing(group)
+    if collective:
+        group.doing = replace(before, collective=collective, since=now - seconds)
+    elif before.collective:
+        group.doing = replace(before, collective="", since=now, busy=now)
 
 
 @contextlib.contextmanager

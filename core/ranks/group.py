@@ -1,4 +1,4 @@
-"""Ranks, the processes of one run, and their common operations besides collective ops.
+"""Ranks, the processes of one run, and their common operations other than collective ops.
 
 Tensors are summed and gathered by ops (`all_reduce`, `reduce_scatter`, `all_gather`), whose variants reach the engine's
 own communicator through `t.ranks`. A group exchanges small values: numbers, bytes, and the end of the run.
@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, TypeVar
@@ -25,7 +23,7 @@ REDUCTIONS: dict[str, Callable[..., Any]] = {"sum": np.sum, "max": np.max, "min"
 
 
 class Ranks:
-    """A process by itself; the base of what an engine brings (`RanksKind.open`).
+    """A process alone; the base of an engine's group (`RanksKind.open`).
 
     rank: 0 .. size - 1. size: the number of processes. local: the rank among those of this host. An engine's class
     defines `gather`, from which the rest follows, and `abort`; it may define faster forms of the others.
@@ -40,16 +38,18 @@ class Ranks:
     waited = 0.0  # seconds in collectives so far
     doing: Any = None  # the `Doing` of a rank among several
     watcher: Any = None  # its `Watcher`
+    reliable = True  # whether all that `send` sends arrives, so that a rank that was never heard is a dead one
     finished = False  # whether all ranks have done all that they do together
+    witnessed: Sequence[int] = ()  # signals that `signalled` sees besides those that end a run
 
     @property
     def leads(self) -> bool:
-        """Whether this is rank 0, which writes files and speaks."""
+        """Whether this is rank 0, which writes the files and prints."""
         return self.rank == 0
 
     @property
     def name(self) -> str:
-        """This rank in words: "rank 1 of 4 on node7"."""
+        """The name of this rank in messages: "rank 1 of 4 on node7"."""
         return f"rank {self.rank} of {self.size} on {self.host(self.rank)}"
 
     def host(self, rank: int) -> str:
@@ -82,15 +82,30 @@ class Ranks:
 
     def send(self, rank: int, data: bytes) -> None:
         """Send a few bytes beside all collectives, from any thread, and return at once. An engine without a side
-        channel sends nothing: its ranks watch each other by no beats."""
+        channel sends nothing: its ranks exchange no heartbeats."""
+
+    def signalled(self, number: int, wanted: bool) -> None:
+        """A signal has come to this process; called at once, in a thread. wanted: whether the run trains and is whole,
+        so that all ranks are to finish their step, which some launchers would not wait for."""
+
+    def falls(self) -> None:
+        """Another rank ends the run, so that nothing is left to finish. Called in a thread."""
+
+    def close(self, code: int) -> None:
+        """The last call of a rank whose run has finished, before its process ends with that code."""
+
+    @property
+    def warning(self) -> str:
+        """A warning for the run's first lines, or ""."""
+        return ""
 
     @property
     def beats(self) -> bool:
-        """Whether the others receive what `send` sends, so that a silent rank is a dead one."""
+        """Whether the others receive the bytes of `send`, so that a silent rank is a dead one."""
         return type(self).send is not Ranks.send
 
     def received(self) -> list[bytes]:
-        """What other ranks have sent to this one since the last call."""
+        """The bytes that other ranks have sent to this one since the last call."""
         return []
 
     def cuts(self, n: int) -> list[int]:
@@ -105,7 +120,7 @@ class Ranks:
     # --- what a rank is doing, which the others may ask -----------------------------------------------------------
 
     def states(self, phase: str, step: int | None = None, long: bool = False) -> None:
-        """Say what this rank does from now on: `Doing`. step: as before where it is None."""
+        """Set the state of this rank, a `Doing`. step: unchanged where it is None."""
         if self.size > 1:
             from core.ranks.doing import begin  # of runs on several ranks
 
@@ -116,6 +131,12 @@ class Ranks:
         from core.ranks.doing import waiting
 
         return waiting(self, collective)
+
+    def polls(self, collective: str, seconds: float = 0.0) -> None:
+        """Record that this rank has waited some seconds for its device, which runs a collective; "" at its end."""
+        from core.ranks.doing import polls
+
+        polls(self, collective, seconds)
 
     # --- what follows ------------------------------------------------------------------------------------------
 
@@ -140,26 +161,9 @@ class Ranks:
         self.gather(b"")
 
     def finish(self) -> None:
-        """Return when every rank has called this: from then on a rank may end by itself."""
+        """Return when every rank has called this: from then on a rank may end alone."""
         self.wait()
         self.finished = True
 
 
 ALONE = Ranks()
-LAST_MESSAGE = 0.15  # seconds in which the others read that this rank ends the run
-UNFINISHED = 70  # the exit code of a rank that ended too early without one
-
-
-def leave(group: Ranks, code: int) -> None:
-    """The last step of a rank. One that ends before all have finished ends the others too, since they would wait for it
-    for ever."""
-    if group.finished:
-        if group.watcher is not None:
-            group.watcher.end()
-    elif group.size > 1:
-        if group.watcher is not None:
-            group.watcher.leaves()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        time.sleep(LAST_MESSAGE)
-        group.abort(code or UNFINISHED)

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import functools
+import sys
+import time
 from collections.abc import Mapping
 
+from core import signals
 from core.departure import before_exit
 from core.devices.kind import DeviceKind
 from core.errors import DeviceError
-from core.ranks.group import ALONE, Ranks, leave
+from core.ranks.arrivals import expected
+from core.ranks.group import ALONE, Ranks
 from core.ranks.launched import LaunchedProcess
 from core.ranks.ranks_kind import RanksKind
 from core.ranks.watcher import Watcher
+
+LAST_MESSAGE = 0.15  # seconds in which the others read that this rank ends the run
+UNFINISHED = 70  # the exit code of a rank that ended too early without one
 
 
 def join(kinds: Mapping[str, RanksKind], device: DeviceKind, this: LaunchedProcess, limit: float = 60.0) -> Ranks:
@@ -26,11 +33,13 @@ def join(kinds: Mapping[str, RanksKind], device: DeviceKind, this: LaunchedProce
     for kind in sorted(kinds.values(), key=lambda kind: -kind.priority):
         reason = kind.why_not(this, device)
         if reason is None:
-            group = kind.open(this, device)
+            with expected(this, limit):
+                group = kind.open(this, device)
             check_world(group, this)
             group.limit = limit
             group.watcher = Watcher(group, limit)
             group.watcher.begin()
+            signals.witness(functools.partial(_signalled, group), group.witnessed)
             before_exit(functools.partial(leave, group))
             return group
         reasons[kind.name] = reason
@@ -39,6 +48,10 @@ def join(kinds: Mapping[str, RanksKind], device: DeviceKind, this: LaunchedProce
         f"{this.launcher} started {this.size} ranks for a run {device.where}, and no engine joins them:{listed}",
         hint=f"mpiexec -n {this.size} core ... joins ranks on every device, with pip install 'corelm[mpi]'",
     )
+
+
+def _signalled(group: Ranks, number: int) -> None:
+    group.signalled(number, signals.training() and group.watcher.whole)
 
 
 def check_world(group: Ranks, this: LaunchedProcess) -> None:
@@ -51,3 +64,19 @@ def check_world(group: Ranks, this: LaunchedProcess) -> None:
         f"{group.engine} takes it for rank {group.rank} of {group.size}",
         hint="use the mpiexec of the library that is installed (`core doctor` shows it)",
     )
+
+
+def leave(group: Ranks, code: int) -> None:
+    """The last step of a rank. One that ends before all have finished ends the others too, since they would wait for it
+    for ever."""
+    if group.finished:
+        if group.watcher is not None:
+            group.watcher.end()
+        group.close(code)
+    elif group.size > 1:
+        if group.watcher is not None:
+            group.watcher.leaves()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        time.sleep(LAST_MESSAGE)
+        group.abort(code or UNFINISHED)

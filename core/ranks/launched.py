@@ -47,7 +47,7 @@ class LaunchedProcess:
 
     @property
     def name(self) -> str:
-        """The process in words: "rank 1 of 4 on node7"."""
+        """The process as a phrase: "rank 1 of 4 on node7"."""
         return f"rank {self.rank} of {self.size} on {socket.gethostname()}"
 
 

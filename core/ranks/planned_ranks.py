@@ -1,4 +1,4 @@
-"""Ranks that are not there: what one of N processes would hold and launch, planned in one process."""
+"""Ranks that are not there: the memory and launches of one of N processes, planned in one process."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class RanksKind(ABC):
 
     @abstractmethod
     def why_not(self, launched: LaunchedProcess, device: DeviceKind) -> str | None:
-        """The reason why this engine cannot join processes that were started so, for this kind of device, in words;
+        """The reason why this engine cannot join processes that were started so, for this kind of device;
         None where it can. Imports no library."""
 
     @abstractmethod

@@ -31,7 +31,7 @@ class Slices:
 
     @property
     def last(self) -> int:
-        """The element behind this rank's slice."""
+        """The end of this rank's slice: its last element + 1."""
         return self.cuts[self.ranks.rank + 1]
 
     @property

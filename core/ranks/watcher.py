@@ -1,7 +1,8 @@
-"""The thread of each rank that says what the rank does, hears of the others, and ends the run where one is dead.
+"""The watchdog thread of each rank: it sends the rank's heartbeats, reads those of the others, and ends the run where a
+rank is dead.
 
-Rank 0 hears of all ranks; the others hear of rank 0 alone, so that its own death is noticed too. The ranks of one host
-also see whether each other's processes are there.
+Rank 0 receives the beats of all ranks; the others receive those of rank 0 alone, so that its own death is noticed too.
+The ranks of one host also check that each other's processes exist.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -24,44 +25,56 @@ from core.terminal import visible
 LOOK = 0.1  # seconds between looks at what others sent
 BEAT, MANY = 0.5, 100  # seconds between beats in runs on at least so many ranks; in smaller ones they come faster
 ASLEEP = 1.0  # seconds between two looks of a rank that was not running itself
+AWAKE = 2.0  # seconds until a rank that slept counts as one that did not
 NEXT = 1.0  # seconds that ranks behind rank 1 leave it to say that rank 0 is dead
 
 
 class Watcher:
-    """`note`: a function that keeps the last sentence, as in train.log."""
+    """The watchdog of a group. note: a function that records the last sentence, as in train.log."""
 
     def __init__(self, group: Ranks, limit: float) -> None:
         """limit: `[train] rank_timeout`, in seconds."""
         self.group, self.limit = group, limit
         self.note: Callable[[str], None] = lambda text: None
         self._beats = {rank: Beat(rank, group.host(rank)) for rank in range(group.size)}
-        self._came = dict.fromkeys(self._beats, time.monotonic())
+        self._came = dict.fromkeys(self._beats if group.reliable else (), time.monotonic())
         self._every = max(LOOK, BEAT * min(1.0, group.size / MANY))
+        self._woke = -AWAKE
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="core-ranks", daemon=True)
         self._others = range(1, group.size) if group.leads else range(1)
 
     def begin(self) -> None:
-        """Every rank calls it: pids are exchanged first."""
+        """Start the thread. Every rank calls this, since the ranks exchange their pids first."""
         pids = [int(pid) for pid in self.group.gather(str(os.getpid()).encode())]
         self._beats = {rank: replace(beat, pid=pids[rank]) for rank, beat in self._beats.items()}
         signal_handlers.around_native(self._quiet)
         self._thread.start()
 
     def end(self) -> None:
-        """Say no more, and watch no more."""
+        """Stop the thread: no more beats are sent or read."""
         self._ended.set()
         self._thread.join(1.0)
 
     def leaves(self) -> None:
-        """Tell the others that this rank ends the run, and has said why."""
-        self._send(replace(self._own(), leaving=True))
+        """Send a last beat: this rank ends the run, and has printed why."""
+        data = replace(self._own(), leaving=True).pack()
+        for rank in range(self.group.size):
+            if rank != self.group.rank:
+                self.group.send(rank, data)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the run continues as far as this rank knows: no rank leaves, no process of this host has ended, and
+        this rank was not stopped for so long that the others may have taken it for dead."""
+        left = any(beat.leaving for beat in self._beats.values()) or self._processes_ended(self._beats)
+        return not (left or self.group.finished or time.monotonic() - self._woke < AWAKE)
 
     def _quiet(self, begins: bool) -> None:
         self._send(replace(self._own(), quiet=begins))
 
     def _own(self) -> Beat:
-        """This rank's beat of now."""
+        """This rank's beat at this moment."""
         now, rank = time.monotonic(), self.group.rank
         does = doing(self.group)
         seconds, busy = (round(now - since, 1) if since else 0.0 for since in (does.since, does.busy))
@@ -75,44 +88,46 @@ class Watcher:
     def _watch(self) -> None:
         sent, looked = 0.0, time.monotonic()
         while not (self._ended.wait(LOOK) or self.group.finished):
-            now = time.monotonic()
+            now = time.monotonic()  # for the whole look: a rank stopped during it takes no other one for dead
             if now - looked > ASLEEP:  # stopped or starved: what the others sent is still to be read
-                self._came = dict.fromkeys(self._came, now)
+                self._came, self._woke = dict.fromkeys(self._came, now), now
             looked = now
             if now - sent >= self._every:
                 sent = now
                 self._send(self._own())
-            self._hear()
-            said = self._dead(self._heard())
+            self._hear(now)
+            said = self._dead(self._heard(now))
             if said and not self._ended.is_set():
                 self._end_all(said)
 
     def _dead(self, heard: list[Heard]) -> str:
-        """A sentence on a rank that is dead, or "". Rank 0 judges all; the others judge a rank 0 that is silent."""
+        """A sentence that names a dead rank, or "". Rank 0 decides for all ranks; the others decide only where rank 0
+        is silent."""
         limit = self.limit + (NEXT if self.group.rank > 1 else 0.0)
-        said = gone(heard, self._processes_ended()) if self.group.rank < 2 else ""
+        said = gone(heard, self._processes_ended(self._others)) if self.group.rank < 2 else ""
         if not said and self.group.beats and (self.group.leads or heard[0].ago > patience(limit)):
             said = death(heard, self.group.size, limit)
         return said
 
-    def _hear(self) -> None:
+    def _hear(self, now: float) -> None:
         for data in self.group.received():
             beat, before = Beat.unpack(data), self._beats[Beat.unpack(data).rank]
             if beat.leaving and not (before.leaving or beat.collective) and self.group.leads:
-                self._say(f"core: {leaves([Heard(beat), *(h for h in self._heard() if h.beat.rank != beat.rank)])}")
+                self._say(f"core: {leaves([Heard(beat), *(h for h in self._heard(now) if h.beat.rank != beat.rank)])}")
             self._beats[beat.rank] = replace(beat, leaving=beat.leaving or before.leaving)
-            self._came[beat.rank] = time.monotonic()
+            self._came[beat.rank] = now
+            if beat.leaving:
+                self.group.falls()
 
-    def _heard(self) -> list[Heard]:
-        """This rank, and those that it hears of."""
-        now = time.monotonic()
-        others = [Heard(self._beats[rank], now - self._came[rank]) for rank in self._others]
+    def _heard(self, now: float) -> list[Heard]:
+        """This rank's beat and those that it receives, in the order of ranks."""
+        others = [Heard(self._beats[rank], now - self._came.get(rank, now)) for rank in self._others]
         return sorted([Heard(self._own()), *others], key=lambda heard: heard.beat.rank)
 
-    def _processes_ended(self) -> set[int]:
-        """Of the ranks of this host."""
+    def _processes_ended(self, ranks: Iterable[int]) -> set[int]:
+        """The ranks of this host, among `ranks`, whose processes no longer exist."""
         host, ended = self.group.host(self.group.rank), set()
-        for rank in self._others:
+        for rank in ranks:
             if self.group.host(rank) == host and self._beats[rank].pid:
                 try:
                     os.kill(self._beats[rank].pid, 0)
@@ -123,7 +138,7 @@ class Watcher:
         return ended
 
     def _end_all(self, said: str) -> None:
-        self._send(replace(self._own(), leaving=True))
+        self.leaves()
         self._say(f"core: error: {said}")
         self.group.abort(DeviceError.exit_code)
 

@@ -5,12 +5,13 @@ A registry is built whole from the plugins' contributions. It imports no plugin 
 
 from __future__ import annotations
 
-from core.registry.building import build_registry
+from core.registry.building import Building, build
 from core.registry.contribution import (
     BROKEN,
     DISABLED,
     LOADED,
     Contribution,
+    CourseFile,
     ModelFile,
     PluginRecord,
     Rejected,
@@ -25,12 +26,14 @@ __all__ = [
     "LAUNCHERS",
     "LOADED",
     "REFERENCE",
+    "Building",
     "Contribution",
+    "CourseFile",
     "ModelFile",
     "PluginRecord",
     "Registry",
     "Rejected",
-    "build_registry",
+    "build",
     "check_variant",
     "place_of_class",
     "shorten",

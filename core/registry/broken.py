@@ -1,4 +1,4 @@
-"""Why a plugin is broken, in words: a hook that there is not, or of another form; and where its code failed."""
+"""The reason why a plugin is broken: an unknown hook, one of another form, or the line where its code failed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def no_hook(module: ModuleType) -> BuildError:
 
 
 def wrong_list(name: str, function: Any, returned: Any, wrong: list[Any], words: str, place: str) -> BuildError:
-    """The error for what a hook returned. wrong: items of a list that are not what `words` and `place` say."""
+    """The error for a hook's result. wrong: items of a list that are not of the kind in `words` and `place`."""
     if not isinstance(returned, list | tuple):
         return BuildError(f"{place_of(function)}: {name} returned {_kind(returned)}; expected a list")
     expected = words + place.partition(":")[2] if words.endswith(" ") else words

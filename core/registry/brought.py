@@ -1,4 +1,4 @@
-"""What plugins bring, by name: for listings."""
+"""The contents of plugins, by name: for listings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def names_by_kind(contribution: Any) -> dict[str, list[str]]:
-    """The names of what a `Contribution` brings, by kind; kinds that are empty are left out."""
+    """The names in a `Contribution`, by kind; empty kinds are left out."""
     named = {
         "ops": [op.name for op in contribution.ops],
         "variants": [f"{cls.op}.{cls.name}" for cls in contribution.variants],
@@ -20,9 +20,11 @@ def names_by_kind(contribution: Any) -> dict[str, list[str]]:
         "engines": [cls.name for cls in contribution.ranks],
         "tokenizers": [cls.name for cls in contribution.tokenizers],
         "readers": [cls.name for cls in contribution.data],
+        "adapters": [cls.name for cls in contribution.adapters],
         "lenses": [cls.name for cls in contribution.lenses],
         "tuned": [Path(path).name for path in contribution.tuned],
+        "courses": [Path(path).stem for path in contribution.courses],
         "commands": [command.name or "" for command in contribution.commands],
-        "hooks": ["core_step_end" for _ in contribution.step_hooks],
+        "hooks": [hook.name for hook in contribution.step_hooks],
     }
     return {kind: names for kind, names in named.items() if names}

@@ -1,7 +1,7 @@
 """Builds a registry whole from the plugins' contributions: all ops first, then all variants, then the rest.
 
 A contribution that does not fit (a duplicate, an unknown name) raises `Rejected`, which the loader turns into a broken
-plugin; nothing of it stays behind. No plugin is imported and no variant is chosen here.
+plugin; nothing of it remains. No plugin is imported and no variant is chosen here.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from core.devices import AUTO, DeviceKind
-from core.discovery import Candidate
+from core.discovery import BUILT_IN, SHIPPED, Candidate
 from core.dtypes import PRECISIONS
 from core.errors import BuildError
 from core.op import NAME, Op, Variant
-from core.registry.contribution import Contribution, ModelFile, Rejected
+from core.registry.contribution import Contribution, CourseFile, ModelFile, Rejected
 from core.registry.fields import LAUNCHERS, check_variant, missing_methods, refuse_unknown
 from core.registry.inherited import resolve_base
 from core.registry.lookup import REFERENCE, Registry
@@ -28,10 +28,12 @@ HOST = "host"  # the variant of an op without kernels: its reference, with copie
 
 @dataclass
 class Building:
-    """A registry that is being filled. `claims`: what was brought, by whom, and a function that says where."""
+    """A registry that is being filled. `claims`: a name -> its plugin, and a function that gives its place. device: of
+    the variants that are brought; "" for those of all devices."""
 
     registry: Registry
     contributions: Sequence[Contribution]
+    device: str = ""
     claims: dict[str, tuple[Contribution, Callable[[], str]]] = field(default_factory=dict)
     conflicts: list[Rejected] = field(default_factory=list)
 
@@ -49,24 +51,25 @@ class Building:
         return False
 
 
-def build_registry(contributions: Sequence[Contribution]) -> Registry:
-    """All contributions in one registry, or Rejected for one that does not fit.
+def build(contributions: Sequence[Contribution], device: str = "") -> Building:
+    """All contributions in one registry, or Rejected for one that does not fit. device: that of their variants.
 
     A duplicate counts only if both plugins are sound otherwise: one that is refused anyway takes no name.
     """
-    building = Building(Registry(devices={}), contributions)
+    building = Building(Registry(devices={}), contributions, device)
     try:
         for step in (
             _add_devices,
             _add_ops,
             _check_patterns,
-            _add_variants,
+            add_variants,
             _add_generated,
             _check_references,
-            _add_on_host,
+            add_on_host,
             _add_models,
-            _add_classes,
-            _add_rest,
+            add_courses,
+            add_classes,
+            add_rest,
         ):
             step(building)
     except Rejected as rejected:
@@ -74,7 +77,7 @@ def build_registry(contributions: Sequence[Contribution]) -> Registry:
         raise (doubled or [rejected])[0] from None  # its other faults may follow from the duplicate
     for conflict in building.conflicts:
         raise conflict
-    return building.registry
+    return building
 
 
 def _add_devices(building: Building) -> None:
@@ -87,7 +90,7 @@ def _add_devices(building: Building) -> None:
 
 
 def misfit(kind: DeviceKind) -> str:
-    """Why a row cannot be in the table of devices, in words; "" where it can."""
+    """The reason why a row cannot be in the table of devices; "" where it can."""
     if not NAME.fullmatch(kind.name) or kind.name == AUTO:
         return f'the name is not a lower-case identifier other than "{AUTO}"'
     if not NAME.fullmatch(kind.runs):
@@ -142,7 +145,7 @@ def check_replaces(op: Op, registry: Registry) -> None:
         refuse_unknown(f"{where}: outputs", "result", op.outputs, names)
 
 
-def _add_variants(building: Building) -> None:
+def add_variants(building: Building) -> None:
     """Instances of the variant classes, each after the one that its `base` names."""
     variants = building.registry.variants
     waiting = [
@@ -153,7 +156,7 @@ def _add_variants(building: Building) -> None:
     ]
     while waiting:
         ready = [(c, cls) for c, cls in waiting if not cls.base or cls.base in variants.get(cls.op, {})]
-        for contribution, cls in ready or waiting:  # when none is ready, the first one says why
+        for contribution, cls in ready or waiting:  # when none is ready, the first one has the reason
             try:
                 _add_variant(building, contribution.plugin, cls)
             except BuildError as error:
@@ -181,29 +184,36 @@ def _add_variant(building: Building, plugin: Candidate, cls: type[Variant]) -> N
 
 
 def _add_generated(building: Building) -> None:
-    """The variants that follow from ops' formulas."""
+    """The variants that follow from ops' formulas; for a run on one device, shipped ones at the first use of the op."""
     for contribution in building.contributions:
+        waits = building.device and contribution.plugin.kind in (BUILT_IN, SHIPPED)
         for op in contribution.ops:
-            if not op.formulas:
-                continue
-            from core.generated.formulas import Formulas  # of ops that have any
-            from core.generated.variants import variants_of
+            if op.formulas and waits:
+                building.registry.pending[op.name] = functools.partial(_generate, building, contribution, op)
+            elif op.formulas:
+                try:
+                    _generate(building, contribution, op)
+                except BuildError as error:
+                    raise Rejected(contribution, error) from None
 
-            siblings = building.registry.variants[op.name]
-            try:
-                made = variants_of(Formulas(op), with_reference=REFERENCE not in siblings)
-            except BuildError as error:
-                raise Rejected(contribution, error) from None
-            for variant in made:
-                variant.schema, variant.origin = op, contribution.plugin.origin
-                variant.folder = Path(op.where.rpartition(":")[0]).parent
-                siblings.setdefault(variant.name, variant)
+
+def _generate(building: Building, contribution: Contribution, op: Op) -> None:
+    """Add the variants that follow from an op's formulas. Raises BuildError for formulas that cannot be read."""
+    from core.generated.formulas import Formulas  # of ops that have any
+    from core.generated.variants import variants_of
+
+    siblings = building.registry.variants[op.name]
+    for variant in variants_of(Formulas(op), with_reference=REFERENCE not in siblings):
+        variant.schema, variant.origin = op, contribution.plugin.origin
+        variant.folder = Path(op.where.rpartition(":")[0]).parent
+        siblings.setdefault(variant.name, variant)
 
 
 def _check_references(building: Building) -> None:
     for contribution in building.contributions:
         for op in contribution.ops:
-            if not op.statements and REFERENCE not in building.registry.variants[op.name]:
+            pending = op.name in building.registry.pending
+            if not op.statements and not pending and REFERENCE not in building.registry.variants[op.name]:
                 error = BuildError(
                     f'{shorten(op.where)}: op "{op.name}" has no reference',
                     hint=f'bring a class that derives from Reference, with op = "{op.name}", in core_variants',
@@ -211,10 +221,12 @@ def _check_references(building: Building) -> None:
                 raise Rejected(contribution, error)
 
 
-def _add_on_host(building: Building) -> None:
+def add_on_host(building: Building) -> None:
     """A variant `host` of each op that has no kernel on a kind of device with kernels."""
     registry = building.registry
     with_kernels = sorted({kind.runs for kind in registry.devices.values() if kind.compiles})
+    if building.device and building.device not in with_kernels:
+        return
     for contribution in building.contributions:
         for op in contribution.ops:
             siblings = registry.variants[op.name]
@@ -239,6 +251,15 @@ def _add_models(building: Building) -> None:
                 building.registry.models[path.stem] = ModelFile(path.stem, path, plugin.origin)
 
 
+def add_courses(building: Building) -> None:
+    for contribution in building.contributions:
+        plugin = contribution.plugin
+        for file in contribution.courses:
+            path = _brought(contribution, file, "core_courses")
+            if building.claim(contribution, f'course "{path.stem}"', functools.partial(shorten, str(path))):
+                building.registry.courses[path.stem] = CourseFile(path.stem, path, plugin.origin, plugin.name)
+
+
 def _brought(contribution: Contribution, file: Path | str, hook: str) -> Path:
     """A file that a plugin brings. Raises Rejected for one that is not there, or not in the plugin's folder."""
     plugin = contribution.plugin
@@ -248,8 +269,9 @@ def _brought(contribution: Contribution, file: Path | str, hook: str) -> Path:
         raise Rejected(contribution, error) from None
 
 
-def _add_classes(building: Building) -> None:
-    """Optimizers, schedules, evaluations, formats of weights, engines of ranks, tokenizers, readers of data, lenses."""
+def add_classes(building: Building) -> None:
+    """Optimizers, schedules, evaluations, formats of weights, engines of ranks, tokenizers, readers of data, adapters,
+    lenses."""
     registry = building.registry
     for contribution in building.contributions:
         brought: tuple[tuple[str, dict[str, Any], Sequence[type]], ...] = (
@@ -260,6 +282,7 @@ def _add_classes(building: Building) -> None:
             ("engine", registry.ranks, contribution.ranks),
             ("kind of tokenizers", registry.tokenizers, contribution.tokenizers),
             ("reader of data", registry.readers, contribution.data),
+            ("adapter", registry.adapters, contribution.adapters),
             ("lens", registry.lenses, contribution.lenses),
         )
         for kind, table, classes in brought:
@@ -278,7 +301,7 @@ def _add_classes(building: Building) -> None:
                     table[instance.name] = instance
 
 
-def _add_rest(building: Building) -> None:
+def add_rest(building: Building) -> None:
     for contribution in building.contributions:
         for command in contribution.commands:
             if building.claim(contribution, f'command "{command.name}"', functools.partial(place_of_command, command)):
@@ -290,7 +313,7 @@ def _add_rest(building: Building) -> None:
 def _sources(
     variant: Variant, cls: type[Variant], base: Variant | None, plugin: Candidate
 ) -> dict[str, tuple[Path, ...]]:
-    """The kernels' files of each launcher: the class's own, or its base's where the launcher comes from there; nothing
+    """The kernels' files of each launcher: the class's own, or its base's for a launcher that is inherited; nothing
     for a class whose `source` is (), which launches no kernels."""
     folder = folder_of_class(cls)
     files = (cls.source,) if isinstance(cls.source, str) else cls.source

@@ -12,6 +12,7 @@ from core.errors import CoreError
 if TYPE_CHECKING:
     import click
 
+    from core.adapter import Adapter
     from core.data_reader import DataReader
     from core.devices import DeviceKind
     from core.evaluation import Evaluation
@@ -34,6 +35,16 @@ class ModelFile:
     origin: str
 
 
+@dataclass(frozen=True)
+class CourseFile:
+    """A course's TOML file. `name` is its stem, `plugin` the name of the plugin that brings it."""
+
+    name: str
+    path: Path
+    origin: str
+    plugin: str
+
+
 @dataclass
 class Contribution:
     """The results of one plugin's hooks, with the right types and not yet registered."""
@@ -51,14 +62,22 @@ class Contribution:
     ranks: list[type[RanksKind]] = field(default_factory=list)
     tokenizers: list[type[TokenizerKind]] = field(default_factory=list)
     data: list[type[DataReader]] = field(default_factory=list)
+    adapters: list[type[Adapter]] = field(default_factory=list)
     lenses: list[type[Lens]] = field(default_factory=list)
+    courses: list[Path | str] = field(default_factory=list)
     commands: list[click.Command] = field(default_factory=list)
     step_hooks: list[StepHook] = field(default_factory=list)
+
+    def add(self, more: Contribution) -> None:
+        """Take over the results of further hooks of the same plugin."""
+        for name, results in vars(more).items():
+            if name != "plugin":
+                getattr(self, name).extend(results)
 
 
 @dataclass
 class PluginRecord:
-    """A plugin and what became of it. `reason` is one line for a broken one."""
+    """A plugin and its status. `reason` is one line for a broken one."""
 
     name: str
     kind: str
@@ -85,7 +104,7 @@ class PluginRecord:
 
 
 class Rejected(Exception):
-    """A contribution that cannot be registered, and why. `conflict`: it names what another plugin has."""
+    """A contribution that cannot be registered, and why. `conflict`: another plugin has the same name."""
 
     def __init__(self, contribution: Contribution, error: CoreError, conflict: bool = False) -> None:
         super().__init__(str(error))

@@ -6,28 +6,32 @@ import difflib
 import inspect
 import re
 from collections.abc import Collection, Iterable
+from weakref import WeakSet
 
 from core.dtypes import PRECISIONS
 from core.errors import BuildError, did_you_mean
 from core.op import NAME, Op, Pattern, Reference, Variant
 from core.registry.lookup import REFERENCE
 
-AUTO = "auto"  # what a config says for "choose one": no variant can have this name
+AUTO = "auto"  # a config's word for "choose one": no variant can have this name
 ARCH = re.compile(r"sm_\d{2,3}[af+]?")
 LAUNCHERS = ("forward", "backward", "forward_backward")
 METHODS = (*LAUNCHERS, "configs", "workspace", "counters", "why_not", "parts", "maps")
 FIELDS = tuple(Variant.__annotations__)
+_SOUND: WeakSet[type[Variant]] = WeakSet()  # classes whose own names are right
 KNOWN = (*FIELDS, *Reference.__annotations__, *METHODS)
 
 
 def check_variant(variant: Variant, cls: type[Variant], op: Op, devices: Collection[str]) -> None:
     """BuildError, naming the nearest name, for anything in the class that the op or the core does not know.
 
-    devices: what a variant can be written for, the `runs` of the table of devices.
+    devices: the legal values of `device`, the `runs` of the table of devices.
     """
     _check_identity(variant, devices)
-    _check_signatures(cls)
-    _check_misspelt(cls)
+    if cls not in _SOUND:  # registries of one process have most classes in common
+        _check_signatures(cls)
+        _check_misspelt(cls)
+        _SOUND.add(cls)
     inputs, params, outputs = list(op.inputs), list(op.params), list(op.outputs)
     d_inputs, d_outputs = ["d" + n for n in inputs], ["d" + n for n in outputs]
     rows: tuple[tuple[str, Iterable[str], Iterable[str]], ...] = (

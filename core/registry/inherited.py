@@ -15,7 +15,7 @@ STAMPED = ("schema", "origin", "folder", "sources")  # set by us, not by the aut
 
 
 def resolve_base(cls: type[Variant], base: Variant) -> type[Variant]:
-    """`cls` with `base` behind it: what `cls` does not define comes from there, its name and priority excepted."""
+    """`cls` with `base` as its parent: it inherits all that `cls` does not define, except name and priority."""
     if issubclass(cls, Reference):
         raise BuildError(f"{place_of_class(cls)}: {cls.__name__}: a reference has no base")
     behind = _launched(base) if isinstance(base, Reference) else type(base)

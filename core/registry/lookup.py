@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from core.devices import RESIDENT, DeviceKind, choose
 from core.errors import BuildError
-from core.registry.contribution import LOADED, ModelFile, PluginRecord
+from core.registry.contribution import LOADED, CourseFile, ModelFile, PluginRecord
 
 if TYPE_CHECKING:
     import click
 
+    from core.adapter import Adapter
     from core.data_reader import DataReader
     from core.evaluation import Evaluation
     from core.lens import Lens
@@ -42,12 +43,32 @@ class Registry:
     ranks: dict[str, RanksKind] = field(default_factory=dict)  # engines that join processes
     tokenizers: dict[str, TokenizerKind] = field(default_factory=dict)
     readers: dict[str, DataReader] = field(default_factory=dict)
+    adapters: dict[str, Adapter] = field(default_factory=dict)  # of models' graphs
     lenses: dict[str, Lens] = field(default_factory=dict)  # of plugins: core/view has its own
+    courses: dict[str, CourseFile] = field(default_factory=dict)
     commands: list[click.Command] = field(default_factory=list)
     step_hooks: list[StepHook] = field(default_factory=list)
-    tuned: list[Path] = field(default_factory=list)  # files of tuned choices; a later one comes before an earlier
+    tuned: list[Path] = field(default_factory=list)  # files of tuned choices; a later one precedes an earlier
     plugins: list[PluginRecord] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)  # what a listing loaded in spite of
+    problems: list[str] = field(default_factory=list)  # problems that a listing ignores
+    rest: Callable[[], None] | None = None  # completes a registry for one device
+    pending: dict[str, Callable[[], None]] = field(default_factory=dict)  # by op: adds variants from its formulas
+
+    def variants_of(self, op: str) -> dict[str, Variant]:
+        """The variants of an op by name; those that follow from its formulas are made at the first use."""
+        if op in self.pending:
+            self.pending.pop(op)()
+        return self.variants.get(op, {})
+
+    def complete(self) -> Registry:
+        """This registry, with all that a run on one device does not need: other devices' variants, evaluations, lenses,
+        commands and engines of ranks. BuildError for a plugin that fails then."""
+        for op in list(self.pending):
+            self.variants_of(op)
+        rest, self.rest = self.rest, None
+        if rest is not None:
+            rest()
+        return self
 
     def op(self, name: str, where: str = "") -> Op:
         """An op by its name. UsageError, with the nearest name and `where`, if there is none."""
@@ -56,6 +77,8 @@ class Registry:
     def variant(self, op: str, name: str, where: str = "") -> Variant:
         """A variant of an op by its name; UsageError likewise."""
         self.op(op, where)
+        if name not in self.variants_of(op):
+            self.complete()
         return self._find(f'variant of "{op}" called', name, self.variants.get(op, {}), where)
 
     def collective(self, does: str) -> str:
@@ -95,7 +118,7 @@ class Registry:
         return choose(name, self.devices)
 
     def home(self, variant: Variant) -> DeviceKind:
-        """The device that runs a variant on every machine: where it is checked unless one says where.
+        """The device that runs a variant on every machine: its place of checks by default.
 
         Raises BuildError where none does.
         """

@@ -1,10 +1,10 @@
-"""A plugin's `core_step_end`, which a run calls after each step."""
+"""A plugin's hooks of a run: `core_train_start`, `core_step_end` after each step, `core_train_end`."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,17 @@ import pluggy
 
 @dataclass(frozen=True)
 class StepHook:
-    """A plugin's `core_step_end`: pluggy calls it with the arguments that it asks for."""
+    """A plugin's hook of a run: pluggy calls it with the arguments that it names."""
 
     plugin: str
     hook: Callable[..., Any]
+    name: str = "core_step_end"
 
-    def __call__(self, run: Any, step: int, metrics: dict[str, Any]) -> None:
-        self.hook(run=run, step=step, metrics=metrics)
+    def __call__(self, run: Any, step: int = 0, metrics: Mapping[str, Any] | None = None, training: Any = None) -> None:
+        arguments: dict[str, Any] = {"run": run, "training": training}
+        if self.name == "core_step_end":
+            arguments |= {"step": step, "metrics": metrics}
+        self.hook(**arguments)
 
 
 def take_by_name(written: pluggy.HookImpl, names: tuple[str, ...]) -> None:

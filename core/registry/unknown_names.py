@@ -25,7 +25,7 @@ def _remedy(record: PluginRecord) -> str:
 
 
 def unknown(kind: str, name: str, names: Iterable[str], where: str, suspects: Sequence[PluginRecord]) -> BuildError:
-    """The error for a name that is none of `names`. suspects: the plugins that may bring it."""
+    """The error for a name that is not among `names`. suspects: the plugins that may bring it."""
     names = sorted(names)
     prefix = f"{where}: " if where else ""
     message = f'{prefix}there is no {kind} "{name}"{did_you_mean(name, names)}'

@@ -1,7 +1,7 @@
 """Simulates the PTX that NVRTC emits, on NumPy: every kernel on a machine without a GPU. It knows no op and no tensor.
 
 `core.sim.run` and `load` run any CUDA kernel (standalone.py, arguments by packing.py). The rooms, from the ground up:
-  ptx/           reading: PTX and the .cu behind it, a kernel's instructions in one list
+  ptx/           reading: PTX and its .cu file, a kernel's instructions in one list
   machine/       the state of a launch: memory, thread blocks, groups of threads in lockstep
   strict/        strict mode: races, barriers, undefined values
   counting.py    figures by source line

@@ -7,7 +7,7 @@ those of the CUDA C++ Programming Guide for compute capability 5.0 and later:
 global   a warp's access moves every sector of 32 bytes that its lanes touch, once
 shared   32 banks of 4 bytes; a warp's access takes one pass for each different word of the busiest bank. 8-byte
          accesses are served by half warps, 16-byte ones by quarters of a warp
-atomics  lanes of a warp that update one address take turns; what a compiler adds up beforehand is not known here
+atomics  lanes of a warp that update one address take turns; sums of the compiler beforehand are not known here
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LANES_OF = {"f32": 1, "f64": 1, "f16": 1, "bf16": 1, "f16x2": 2, "bf16x2": 2, "f
 SHAPE = re.compile(r"m(\d+)n(\d+)k(\d+)")  # of a tensor-core instruction
 TOGETHER = {"mma": 32, "wgmma": 128}  # threads that run one
 ATOMICS = ("atom", "red")
-BY_LANE = ("ld", "ldu", "st", "atom", "red", "ldmatrix", "stmatrix")  # each lane's address goes through the banks
+BY_LANE = ("ld", "ldu", "st", "atom", "red", "ldmatrix", "stmatrix")  # the bank of each lane's address
 
 
 @dataclass
@@ -42,9 +42,9 @@ class Counts:
     """Counts of a source line or of a kernel.
 
     instructions: of warps; threads: lanes that ran them, at most 32 an instruction. flops: a fused multiply-add is two.
-    requests: global accesses of warps; asked: bytes that their lanes asked for; sectors: of 32 bytes that they moved;
+    requests: global accesses of warps; asked: requested bytes of their lanes; sectors: of 32 bytes that they moved;
     fewest: sectors that would have held the same bytes. shared: accesses of warps to shared memory; conflicts: passes
-    beyond the ones that they need; shared_bytes: asked for. atomics: accesses of warps by atom and red, to global and
+    beyond the ones that they need; shared_bytes: requested. atomics: accesses of warps by atom and red, to global and
     shared memory; contended: turns beyond the first that their lanes take at one address.
     """
 
@@ -86,7 +86,7 @@ class Counts:
 class Counted:
     """A launch, counted. lines: a source line's place -> its counts.
 
-    memory: bytes of different sectors that were touched, which is what global memory must deliver and take at least.
+    memory: bytes of different sectors that were touched, the least that global memory must deliver and take.
     """
 
     total: Counts = field(default_factory=Counts)

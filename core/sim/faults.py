@@ -7,6 +7,40 @@ from typing import Any
 
 from core.errors import BuildError, DeviceError
 
+# kind of a KernelError or a Finding -> the fault. docs/checks.md describes those that strict mode detects
+KINDS = {
+    "arguments": "arguments that do not fit the kernel's parameters",
+    "launch limits": "a launch beyond the chip's limits",
+    "out of bounds": "an access outside of each buffer and variable",
+    "misaligned": "an address that is not a multiple of the access's size",
+    "uninitialised": "a read of shared memory that nothing has written",
+    "race": "two accesses to one element, one of them a write, without an order",
+    "order": "a result that depends on the order of threads",
+    "divergent": "a barrier that a part of the threads reaches",
+    "barrier never completes": "a barrier whose other threads have exited",
+    "barrier count": "a barrier whose threads expect different counts",
+    "cluster barrier": "a wait without an arrival before it",
+    "deadlock": "threads that wait for an event that never comes",
+    "endless": "a kernel that does not end within the limit of branches",
+    "not named": "a lane that its own mask does not name",
+    "member absent": "a lane of a mask that does not arrive",
+    "divergent reduction": "lanes that reach a reduction with different barriers",
+    "shuffle": "a shuffle's value from a lane that gives none",
+    "swizzle": "a tensor copy whose swizzle does not fit its reader",
+    "in flight": "an access to memory that an asynchronous copy still uses",
+    "proxy fence": "a bulk read of stores without fence.proxy.async",
+    "wgmma fence": "a wgmma without wgmma.fence",
+    "wgmma registers": "registers of a wgmma before its wait",
+    "exit in flight": "an exit before a copy or a peer is done",
+    "mbarrier": "an mbarrier that is not initialised, misaligned or overrun",
+    "tensor map": "a tensor copy without a map, or beyond its map",
+    "call": "an indirect call to an address that is not a function",
+    "assert": "a failed assert",
+    "trap": "a kernel that stops itself",
+    "free": "a free of an address that malloc did not return, or twice",
+    "tape": "a tape that is longer than its limit",
+}
+
 
 class PtxError(BuildError):
     """PTX that the simulator cannot read: an unknown opcode or a form of one that it does not have."""
@@ -33,7 +67,7 @@ class KernelError(DeviceError):
     """A kernel that did something illegal. `kind` is a short fixed word for tests and listings, such as "race".
 
     details: the address and the PTX instruction, which the message leaves out. accesses: where it happened, last, and
-    before it the access that it clashes with. tape: of a taped launch, what ran until then, else None.
+    before it the access that it clashes with. tape: of a taped launch until then, else None.
     """
 
     tape: Any = None  # a core.sim.tape.Tape

@@ -1,4 +1,4 @@
-"""Packs a caller's arguments into the bytes of a kernel's parameters, with buffers behind NumPy arrays."""
+"""Packs a caller's arguments into the bytes of a kernel's parameters, with buffers for NumPy arrays."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Map:
     strides: Sequence[int] | None = None
 
     def of(self, tensor: DeviceTensor) -> TensorMap:
-        """The map of that array on a device. Raises BuildError for what the hardware does not take."""
+        """The map of that array on a device. Raises BuildError for a map that the hardware refuses."""
         return tensor_map(tensor, self.box, self.swizzle, self.dims, self.strides)
 
 
@@ -75,7 +75,7 @@ class Buffers:
             self.memory.write(address, array)
 
     def download(self, ids: set[int], kernel: str) -> None:
-        """Copy back what the kernel wrote; that it wrote a read-only array is not lost without a word."""
+        """Copy back the kernel's results; a write to a read-only array is reported."""
         for address, array in (self.placed[one] for one in ids | self.held):
             contents = self.memory.read(address, array.nbytes).view(array.dtype).reshape(array.shape)
             if array.flags.writeable:
@@ -137,13 +137,13 @@ class Packer:
 
 
 def _number(value: int | float, place: int, parameter: PtxVariable) -> bytes:
-    """A Python number in the parameter's own size and, where the PTX says it (.f32), type."""
+    """A Python number in the parameter's own size and, where the PTX has it (.f32), type."""
     size, floating = parameter.size, parameter.kind.startswith("f")
     if isinstance(value, float) or floating:
         number_type = FLOATS.get(size) if floating or not parameter.kind.startswith(("u", "s")) else None
         if number_type is None:
             raise BuildError(
-                f"argument {place} is the float {value!r}; the parameter is no float of 4 or 8 bytes "
+                f"argument {place} is the float {value!r}; the parameter is not a float of 4 or 8 bytes "
                 f"(.{parameter.kind}, {size} bytes)",
                 hint="a NumPy scalar has its own type: np.float16(x), np.int32(n)",
             )

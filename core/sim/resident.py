@@ -84,9 +84,9 @@ class Batch(ResidentBlocks):
         self.tape: TapeRecorder | None = None
         self.lanes_run: dict[int, int] = {}  # block of instructions -> lanes that ran it, summed
         self.looped: dict[int, int] = {}  # branch back to an earlier instruction -> times that any lane took it
-        self.printed: list[str] = []  # what its threads printed
+        self.printed: list[str] = []  # the output of its threads
         self.progress = 0
-        self.polled = 0  # loads that look for what other thread blocks write
+        self.polled = 0  # loads that look for writes of other thread blocks
 
     # ------------------------------------------------------------------ barriers and exits
     def exited(self, g: Group, lanes: Array) -> None:
@@ -108,7 +108,7 @@ class Batch(ResidentBlocks):
             self.settle_cluster(number)
 
     def arrive(self, g: Group, ins: Instruction, number: int, count: int | None, pc: int, wait: bool) -> bool:
-        """The lanes concerned come to barrier `number`, for `count` threads (None: all that have not exited).
+        """The lanes concerned arrive at barrier `number`, for `count` threads (None: all that have not exited).
 
         True when every lane may go straight on; else the lanes are parked until their barrier completes.
         """

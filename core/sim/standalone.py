@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def run(
     executor: str | None = None,
     tape: Taped = False,
 ) -> Report:
-    """Load `source` and run one of its kernels: `load(source, ...).run(kernel, ...)`, whose docstrings say the rest."""
+    """Load `source` and run one of its kernels: `load(source, ...).run(kernel, ...)`, with their docstrings."""
     module = load(source, defines=defines, include=include, prelude=prelude, limit=limit)
     return module.run(
         kernel, grid, block, args, smem, cluster, strict, count=count, order=order, executor=executor, tape=tape
@@ -71,9 +71,9 @@ def load(
     are installed (the extra `headers`), and C's headers always. Host code in it is for nvcc, where that is found.
     prelude: put corelm's prelude in front (bf16, load, warp_sum: core/kernels/prelude.cuh), and find its headers
     (`#include "core/columns.cuh"`: docs/kernels.md).
-    limit: branches that a thread block may take before its kernel is called endless; by default 300,000, or what
-    CORELM_SIM_LIMIT says.
-    Raises BuildError for what does not compile.
+    limit: branches that a thread block may take before its kernel counts as endless; by default 300,000, or
+    CORELM_SIM_LIMIT.
+    Raises BuildError for an error of compilation.
     """
     return KernelFile(source, defines or {}, [Path(folder) for folder in include], prelude, limit)
 
@@ -97,17 +97,22 @@ class KernelFile:
         self._limit = default_limit() if limit is None else limit
         self._sources = Sources({} if isinstance(source, Path) else {path.name: text}, defines)
         self._variables: dict[str, int] = {}
-        self._simulators: dict[str, Simulator] = {}  # by PTX: a template's kernels come with a compilation each
+        self._simulators: dict[str, Simulator] = {}  # by PTX: a template's kernels need a compilation each
         self._named: dict[str, tuple[Simulator, str]] = {}
         self._file: CudaFile | None = None
         if PTX.search(text):
             self._simulator(text)
         elif path.suffix == ".ptx":
-            raise BuildError(f"{self.where} is no PTX: expected lines with .version and .target, got "
+            raise BuildError(f"{self.where} is not PTX: expected lines with .version and .target, got "
                              f"{text[:40]!r}", hint="CUDA C++ has the suffix .cu")  # fmt: skip
         else:
             self._file = CudaFile(path, text, tuple(include), tuple(sorted(defines.items())), prelude)
             self._simulator(compile_file(self._file).ptx)
+
+    def quote_only(self, quotable: Callable[[Path], bool]) -> None:
+        """Quote lines of these files alone in findings: a source may name any file of the machine as its own."""
+        self._sources.quotable = quotable
+        self._sources.known.clear()
 
     @property
     def kernels(self) -> list[str]:
@@ -135,15 +140,15 @@ class KernelFile:
         Pointer is the address of an array's element; NumPy scalars are passed with their own type, Python numbers with
         the parameter's size; None is a null pointer, a Map a tensor map, bytes a struct. Sizes are one to three
         numbers; smem is in bytes.
-        strict also reports what docs/checks.md lists: races, reads of what nothing wrote, results that depend on the
+        strict also reports the faults of docs/checks.md: races, uninitialised reads, results that depend on the
         order of threads; without it a kernel runs a few times faster. order="warn": such a result (the first order's)
-        is returned and the report's `findings` say so, where "error" raises.
-        count, which needs strict=False: the report's `counts` say by source line what the kernel did, as `core trace`
+        is returned and listed in the report's `findings`, where "error" raises.
+        count, which needs strict=False: the report's `counts` have the kernel's work by source line, as `core trace`
         prints it. tape, likewise: the report's `tape` has every instruction of every warp, lane by lane
         (core/sim/tape.py); tape=[0, 3]: of these thread blocks. executor: "native" (C, with the interpreter's bits,
-        many times faster) or "interpreter"; docs/native.md. What the kernel prints goes to standard output.
+        many times faster) or "interpreter"; docs/native.md. The kernel's output goes to standard output.
         Raises BuildError for a name or an argument that does not fit, PtxError for an instruction that the simulator
-        does not have, when a thread reaches it, KernelError for what a kernel may not do (a failed assert included);
+        does not have, when a thread reaches it, KernelError for a fault of the kernel (a failed assert included);
         its `details` have the address and the PTX.
         """
         simulator, symbol = self._find(kernel)
@@ -175,8 +180,8 @@ class KernelFile:
         self.memory.write(address, array)
 
     def get(self, name: str, dtype: Any = None) -> Array:
-        """The contents of a `__device__` or `__constant__` variable, flat; bytes where neither dtype nor the PTX says
-        what its elements are."""
+        """The contents of a `__device__` or `__constant__` variable, flat; bytes where neither dtype nor the PTX has
+        the type of its elements."""
         address, size, kind = self._variable(name)
         return self.memory.read(address, size).view(np.dtype(dtype or kind or np.uint8))
 
@@ -188,7 +193,7 @@ class KernelFile:
         return np.uint64(start + index * array.itemsize)
 
     def _variable(self, name: str) -> tuple[int, int, Any]:
-        """(address, bytes, element type if the PTX says it) of a variable."""
+        """(address, bytes, element type if the PTX has it) of a variable."""
         matching = symbols.matching(name, self._variables)
         if len(matching) != 1:
             names = [symbols.readable(s) for s in self._variables if not s.startswith("$")]
@@ -228,13 +233,13 @@ class KernelFile:
         matching = symbols.matching(name, self._entries())
         if len(matching) > 1:
             every = ", ".join(f'"{symbols.readable(s)}"' for s in matching)
-            raise BuildError(f'"{name}" may mean several kernels of {self.where}', hint=f"say which: {every}")
+            raise BuildError(f'"{name}" may mean several kernels of {self.where}', hint=f"name one: {every}")
         if not matching:
             return None
         return next(one for one in self._simulators.values() if matching[0] in one.kernels), matching[0]
 
     def _instantiated(self, name: str) -> tuple[Simulator, str]:
-        """A kernel that is there only when it is asked for: of a template, or static."""
+        """A kernel that exists only if it is named: of a template, or static."""
         wanted = symbols.plain(name).partition("<")[0].partition("(")[0].rpartition("::")[2]
         declared = {one.removesuffix("<...>") for one in self._templates()}
         if f"{wanted}<...>" in self._templates() and "<" not in name:
@@ -251,7 +256,7 @@ class KernelFile:
 
 
 def _symbol(compiled: Compiled, name: str, simulator: Simulator, before: set[str]) -> str | None:
-    """The symbol that a name stands for: NVRTC says it; of nvcc, the kernel that is new, or that is called so."""
+    """The symbol of a name: by NVRTC; of nvcc, the kernel that is new, or that is called so."""
     said = compiled.symbols.get(expression_of(name))
     new = [s for s in simulator.kernels if s not in before]
     matching = [said] if said else new if len(new) == 1 else symbols.matching(name, simulator.kernels)

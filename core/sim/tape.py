@@ -30,7 +30,7 @@ FULL = 0xFFFFFFFF
 @dataclass(frozen=True)
 class WarpAccess:
     """Accesses of one warp instruction: `width` bytes at each of `at`, a byte of the space, by the lane of `lanes` at
-    the same place; a lane that moves several pieces comes several times.
+    the same place; a lane that moves several pieces is listed several times.
 
     variable: the buffer or the variable, None where nothing names it. sectors: of 32 bytes that moved, needed: those
     that would have done (global); passes: over the banks beyond the ones that are needed (shared); turns: beyond the
@@ -67,7 +67,7 @@ class WarpAccess:
 
     @property
     def nbytes(self) -> int:
-        """That the lanes ask for."""
+        """That the lanes request."""
         return self.width * len(self.at)
 
     @property
@@ -84,7 +84,7 @@ class WarpAccess:
 @dataclass(frozen=True)
 class BarrierState:
     """A barrier after a step. name: "barrier 0", "the cluster's barrier", or the mbarrier's variable. kind: as of a
-    Visit. came: warps that have come in this phase; arrived, expected: threads; bytes_left: of copies that the mbarrier
+    Visit. came: warps that arrived in this phase; arrived, expected: threads; bytes_left: of copies that the mbarrier
     counts; complete: the phase is over."""
 
     name: str
@@ -145,7 +145,7 @@ class LoopTurns:
 class Tape:
     """The rows of a launch, in the order in which groups of lanes ran them.
 
-    Steps are to be taken while the launch's memory stands: buffers are named by it.
+    Steps are to be taken while the launch's memory exists: buffers are named by it.
     """
 
     program: Program

@@ -47,7 +47,7 @@ class Timeline:
 
 
 def timeline(program: Program, rows: Sequence[TapeRow]) -> Timeline:
-    """The work under way, and who has come, at each row."""
+    """The work under way, and the arrivals, at each row."""
     line = Timeline()
     _gather(rows, line)
     if any(issues(ins) for ins in program.instructions):
@@ -104,7 +104,7 @@ def settles(ins: Instruction) -> tuple[str, str]:
 @dataclass
 class _Follower:
     """State of the pass. groups: commits so far, by warp and kind; awaited: mbarriers that a warp has waited for, whose
-    copies have landed when it resumes; seen: what `seen_by` last gave, until flights change."""
+    copies have landed when it resumes; seen: the last result of `seen_by`, until flights change."""
 
     flights: list[Flight] = field(default_factory=list)
     groups: dict[tuple[Warp, str], int] = field(default_factory=dict)

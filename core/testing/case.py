@@ -1,6 +1,6 @@
 """Cases: an op's examples made concrete, with drawn contents. A case knows shapes and values, no variant.
 
-An example gives shapes by input name, attrs by name, and a param's shape where neither says it; an array in place of a
+An example gives shapes by input name, attrs by name, and a param's shape where neither has it; an array in place of a
 shape is the contents. Integers are drawn below the bound that the schema states. Padding (sizes made by `pad`) is drawn
 as zero.
 """
@@ -11,6 +11,7 @@ import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ UNBOUNDED = 4  # integers without a bound (document ids, flag bits) are drawn be
 # a control record in the middle of a run, after three steps: an odd number above 1
 GOOD_STEP = {
     "lr": 0.01, "step": 3.0, "loss_scale": 1.0, "loss": 2.5, "norm": 1.5, "scale": 0.75, "ok": 1.0,
-    "loss_limit": math.inf, "norm_limit": math.inf,
+    "loss_limit": math.inf, "norm_limit": math.inf, "good_steps": 2.0, "least_scale": 1.0,
 }  # fmt: skip
 CAPACITY = 3  # rows of a cache beyond the tokens that are fed, which nothing may read
 
@@ -39,8 +40,8 @@ class Case:
     label: str
     dims: Mapping[str, Any]
     values: Mapping[str, Array | None]
-    gradients: Mapping[str, Array]  # "dy" -> what comes from above
-    extras: Mapping[str, Array]  # "key", "step": what the op uses besides
+    gradients: Mapping[str, Array]  # "dy" -> the output's gradient
+    extras: Mapping[str, Array]  # "key", "step": further inputs of the op
 
     def pattern(self, name: str) -> Pattern:
         """The pattern of an input, output, param or state."""
@@ -52,15 +53,27 @@ class Case:
 
     def spec(self, name: str, dtype: str, dims: Mapping[str, Any] | None = None) -> TensorSpec:
         """Shape and dtype of a tensor of the schema, or of a gradient by its `d` name, under precision `dtype`."""
-        dims = self.dims if dims is None else dims
+        if dims is not None:
+            return self._spec(name, dtype, dims)
+        if (name, dtype) not in self._own_specs:
+            self._own_specs[name, dtype] = self._spec(name, dtype, self.dims)
+        return self._own_specs[name, dtype]
+
+    @cached_property
+    def _own_specs(self) -> dict[tuple[str, str], TensorSpec]:
+        """The answers of `spec` so far, under the case's own dims: a check asks for them at every call."""
+        return {}
+
+    def _spec(self, name: str, dtype: str, dims: Mapping[str, Any]) -> TensorSpec:
         if name not in self.names and name[1:] in self.names and name.startswith("d"):
-            base = self.spec(name[1:], dtype, dims)
+            base = self._spec(name[1:], dtype, dims)
             return TensorSpec(base.shape, resolve("acc", dtype)) if name[1:] in self.op.params else base
         pattern = self.pattern(name)
         return TensorSpec(pattern.shape(dims, f"{self.op.name}.{name}"), resolve(pattern.dtype, dtype))
 
-    @property
+    @cached_property
     def names(self) -> set[str]:
+        """Of all tensors of the schema."""
         op = self.op
         return {*op.inputs, *op.outputs, *op.params, *op.state}
 
@@ -83,7 +96,7 @@ class Case:
         inputs = [n for n, s in self.op.inputs.items() if not s.pattern.integer]
         return ["d" + n for n in (*inputs, *self.op.params) if self.values[n] is not None]
 
-    @property
+    @cached_property
     def longest(self) -> int:
         """The longest axis of any input, param or output."""
         names = (*self.op.inputs, *self.op.params, *self.op.outputs)
@@ -231,7 +244,7 @@ def ignores_negative(op: Op, name: str) -> bool:
 
 
 def draw_extras(op: Op, rng: np.random.Generator) -> dict[str, Array]:
-    """An op's inputs besides its tensors: the random key, the control record of a step."""
+    """An op's inputs other than tensors: the random key, the control record of a step."""
     extras: dict[str, Array] = {}
     if "random" in op.uses:
         extras["key"] = np.array([rng.integers(1, 2**31), rng.integers(1, 2**31), 3, 0], np.uint32)

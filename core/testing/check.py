@@ -1,6 +1,6 @@
 """The op check: every variant of an op, on every example and dtype, through every sub-check.
 
-`check_op("rmsnorm")` is what a plugin's test calls and `core check rmsnorm` runs. It raises CheckFailed when a
+`check_op("rmsnorm")` is the call of a plugin's test and of `core check rmsnorm`. It raises CheckFailed when a
 variant is wrong, and returns a `CheckReport` when all are right.
 """
 
@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from core import blas
+from core.dtypes import itemsize
 from core.errors import BuildError, UsageError
 from core.kernels.nvrtc import Resources, architectures_of
 from core.loader import load_registry
@@ -79,21 +81,22 @@ def runner_of(device: str, registry: Registry) -> Runner:
     return SimRunner(registry, kind) if kind.simulated else DeviceRunner(registry, kind)
 
 
+@blas.one_thread()  # its threads wait busily for each other, and a comparison of tensors then takes milliseconds
 def check_variant(
     op: Op, variant: Variant, registry: Registry, device: str = "", *, seed: int = 0, stop: bool = False,
     reference: Reference | None = None, examples: Sequence[int] | None = None, archs: Sequence[str] | None = None,
-    dtypes: Sequence[str] | None = None, quick: bool = False, whole: bool = True,
-    against: tuple[Op, Variant] | None = None, tell: Callable[[str], None] = lambda text: None,
+    dtypes: Sequence[str] | None = None, checks: Sequence[str] = tuple(SUBCHECKS), quick: bool = False,
+    whole: bool = True, against: tuple[Op, Variant] | None = None, tell: Callable[[str], None] = lambda text: None,
 ) -> VariantReport:  # fmt: skip
     """All sub-checks of one variant on `device`, by default its `Registry.home`. `stop`: give up at the first failure.
 
     examples: numbers of examples, the op's first, then the variant's own; archs: architectures to compile kernels for;
-    dtypes: some of the variant's. By default all; tests that run often choose.
+    dtypes: some of the variant's; checks: sub-checks of a trial. By default all; tests that run often choose.
     quick: one dtype, the smallest examples, nothing compiled for other chips. whole: False skips the sub-checks that
     follow a failure. against: an op of the same schema and its variant, the truth in place of the reference. tell: a
     display, called with the present activity.
     """
-    log = Log(stop=stop)
+    log = Log(stop=stop, clues=not stop)  # a mutant's check says which sub-check failed, and no more
     device = device or registry.home(variant).name
     report = VariantReport(op.name, variant.name, device, variant.dtypes)
     if op.collective and not isinstance(variant, Reference):
@@ -118,11 +121,11 @@ def check_variant(
         report.cover({d: [sizes_of(op, t.dims) for t in every if t.dtype == d] for d in variant.dtypes})
         check_schema(log, variant, every, list(report.skipped.values()))
         check_truth(log, op, variant, truth, cases, registry)
-        report.waiting = run_checks(log, every, whole, tell)
+        report.waiting = run_checks(log, every, checks, whole, tell)
         if runner.native and not log.failures and not quick and examples is None:
-            tell("at sizes of practice")
+            tell("at practical sizes")
             report.cover(check_real_sizes(log, op, variant, registry, runner, truth, dtypes or variant.dtypes))
-        check_all_trials(log, variant, trials, runner, report, archs, quick, tell)
+        check_all_trials(log, variant, every, runner, report, archs, quick, tell)
         report.notes = notes_on(op, variant)
     report.take(log)
     return report
@@ -160,18 +163,37 @@ def check_all_trials(
             log.passed("coverage")
 
 
-def run_checks(log: Log, trials: Sequence[Trial], whole: bool, tell: Callable[[str], None]) -> list[str]:
+def run_checks(
+    log: Log, trials: Sequence[Trial], checks: Sequence[str], whole: bool, tell: Callable[[str], None]
+) -> list[str]:
     """Make the sub-checks in their order; the names of those that wait because an earlier one failed."""
-    names = list(SUBCHECKS)
+    names = [name for name in SUBCHECKS if name in checks]
     for number, name in enumerate(names):
         if log.failures and not whole:
             return [*names[number:], *(["compile"] if trials and trials[0].variant.sources else ["blocks"])]
-        for trial in (t for t in trials if applies(name, t)):
-            log.case, log.dtype = trial.case.label, trial.dtype
+        if able := [t for t in trials if applies(name, t)]:
+            run_check(log, name, able, tell)
+    return []
+
+
+def run_check(log: Log, name: str, trials: Sequence[Trial], tell: Callable[[str], None]) -> None:
+    """Make one sub-check of all trials; then look for races in those of its launches that show the most."""
+    runner, before = trials[0].runner, len(log.failures)
+    with runner.later() as late:
+        for trial in trials:
+            log.case, log.dtype, waiting = trial.case.label, trial.dtype, len(late)
             tell(f"{name}, {trial.dtype}, {trial.case.label}")
             with log.caught(name):
                 SUBCHECKS[name](log, trial)
-    return []
+            for one in late[waiting:]:
+                one.case, one.dtype = trial.case.label, trial.dtype
+    values = log.failures[before:]
+    for one, strictly in runner.strictly(late):
+        log.case, log.dtype = one.case, one.dtype
+        tell(f"{name}, {one.dtype}, {one.case}, strict mode")
+        with log.caught(name):
+            strictly()
+    log.failures[before:] = [*log.failures[before + len(values) :], *values]  # a race explains wrong values
 
 
 def notes_on(op: Op, variant: Variant) -> list[str]:
@@ -192,7 +214,7 @@ def schema_of(op: Op) -> dict[str, dict[str, str]]:
 
 
 def held_to(cases: Sequence[Case], op: Op, variant: Variant) -> tuple[list[Case], Reference]:
-    """The cases for a truth that is another op's variant: with the sizes and attributes that this one has besides.
+    """The cases for a truth that is another op's variant: with the further sizes and attributes of this one.
 
     Raises UsageError where the schemas differ in a tensor, or the variant does not run on the cpu in f64.
     """
@@ -223,7 +245,7 @@ def measure(
 ) -> dict[str, float]:
     """Median milliseconds of each launcher on the largest example that the variant can run, in its first dtype.
 
-    examples: instead of the op's and the variant's own. Nothing in the simulator, whose time says nothing of a GPU's.
+    examples: instead of the op's and the variant's own. Nothing in the simulator, whose time does not predict a GPU's.
     """
     runner = runner_of(device or registry.home(variant).name, registry)
     if not runner.timed:
@@ -242,8 +264,9 @@ SHOWN_FOR = "sm_90a"  # the architecture whose resources are reported, if the va
 
 
 def kernels_of(op: Op, variant: Variant, registry: Registry) -> tuple[str, Mapping[str, Resources]]:
-    """(architecture, kernel -> resources) of what a variant launches at its examples; the most of all instances."""
-    trials, _ = trials_of(op, variant, registry)
+    """(architecture, kernel -> resources) of a variant's kernels at its examples; the largest of all instances, of
+    dtypes of one size those of the first."""
+    trials, _ = trials_of(op, variant, registry, dtypes=[*{itemsize(d): d for d in reversed(variant.dtypes)}.values()])
     declared = architectures_of(variant.arch)
     arch = SHOWN_FOR if SHOWN_FOR in declared else declared[-1]
     return arch, widest(compilations(variant, launches_of(trials), (arch,)))

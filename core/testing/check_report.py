@@ -1,4 +1,4 @@
-"""Reports of the op check: the findings on a variant, in words and as JSON, with the failure to read first."""
+"""Reports of the op check: the findings on a variant, as text and as JSON, with the failure to read first."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class VariantReport:
     example.
     skipped: example and dtype -> why the variant cannot run there. left_out: why nothing was checked, where a library
     that the variant calls is not there to be called. waiting: sub-checks that were not made, because an earlier one
-    failed. gaps: lines of its kernels that no example runs. notes: what an author may want to know. Both are no faults.
+    failed. gaps: lines of its kernels that no example runs. notes: remarks for its author. Neither is a fault.
     plugins: paths that the user gave, which a command that shows a failure repeats.
     """
 
@@ -58,13 +58,13 @@ class VariantReport:
         return not self.failures
 
     def take(self, log: Log) -> None:
-        """Fill in what the sub-checks left in their log."""
+        """Fill in the log of the sub-checks."""
         self.checks = {n: (log.ran[n], log.worst[n]) for n in NAMES if n in log.ran}
         self.worst = log.by_dtype
         self.failures = log.failures
 
     def cover(self, examples: Mapping[str, Sequence[Sizes]]) -> None:
-        """Record the sizes of the examples that the check runs, by dtype, besides those recorded before."""
+        """Record the sizes of the examples that the check runs, by dtype, in addition to earlier ones."""
         for dtype, sizes in examples.items():
             self.sizes[dtype] = largest([self.sizes.get(dtype, {}), *sizes])
             self.smallest[dtype] = smallest([self.smallest.get(dtype, {}), *sizes])
@@ -74,7 +74,7 @@ class VariantReport:
         return [name for name in NAMES if any(f.check == name for f in self.failures)]
 
     def describe_failures(self, details: bool = False) -> str:
-        """One line a failure: sub-check, what and where, example and dtype; details: also the simulator's."""
+        """One line a failure: sub-check, finding and place, example and dtype; details: also the simulator's."""
         lines = [f"{self.name}: FAILED {', '.join(self.failed_checks())}"]
         seen: set[str] = set()
         for check in self.failed_checks():
@@ -95,7 +95,7 @@ class VariantReport:
         return min(self.failures, key=rank)
 
     def describe_first(self) -> str:
-        """The first failure alone: what was found, what can be seen in it, what to do."""
+        """The first failure alone: the finding, clues in its values, the remedy."""
         first = self.first
         lines = [f"  {first.check:<12} FAILED  {first.message}{_where(first)}", *clues(first), *self.look_at(first)]
         others = [name for name in self.failed_checks() if name != first.check]
@@ -163,7 +163,7 @@ def clues(failure: Failure) -> list[str]:
 
 def likeness(failure: Failure) -> str:
     """The same for findings that differ only in numbers: one of them is enough to read. A wrong value is known by its
-    sub-check, its tensor and the way it was asked for; what a launcher raised, by its text wherever it came up."""
+    sub-check, its tensor and the request; an exception of a launcher, by its text."""
     words = failure.message.partition(": relative error")
     return (failure.check if words[1] else "") + re.sub(r"0x[0-9a-f]+|-?\d+", "#", words[0])
 
@@ -179,7 +179,7 @@ def finite(number: float) -> float | None:
 
 @dataclass
 class CheckReport:
-    """The reports of all variants that were asked for."""
+    """The reports of all requested variants."""
 
     variants: list[VariantReport]
 
@@ -189,7 +189,7 @@ class CheckReport:
         return all(v.passed for v in self.variants)
 
     def raise_failures(self) -> None:
-        """CheckFailed that says everything, unless all passed; BuildError where nothing could be checked."""
+        """CheckFailed with every failure, unless all passed; BuildError where nothing could be checked."""
         if self.variants and all(v.left_out for v in self.variants):
             reasons = "; ".join(f"{v.name}: {v.left_out}" for v in self.variants)
             raise BuildError(f"nothing could be checked on {self.variants[0].device}: {reasons}")

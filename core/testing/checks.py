@@ -23,11 +23,11 @@ from core.testing.numeric import check_derivative
 from core.testing.padded import check_padding
 from core.testing.random_bits import check_random
 from core.testing.trial import PLAIN, GradientRequest, Trial
-from core.testing.update import check_update
+from core.testing.update import GOOD, check_update
 
 
 def check_forward(log: Log, trial: Trial) -> None:
-    """Outputs against the reference's. The f64 reference is the truth, so there it only has to run."""
+    """Outputs compared with the reference's. The f64 reference is the truth, so there it only has to run."""
     got = trained(log, "forward", trial)
     if got is None:
         return
@@ -35,7 +35,7 @@ def check_forward(log: Log, trial: Trial) -> None:
 
 
 def check_gradient(log: Log, trial: Trial) -> None:
-    """The reference in f64 against numeric derivatives; everything else against the reference."""
+    """The reference in f64 compared with numeric derivatives; everything else with the reference."""
     got = trained(log, "gradient", trial)
     if got is None or not got.gradients:
         return
@@ -57,7 +57,7 @@ def check_accumulate(log: Log, trial: Trial) -> None:
 
 
 def addable(trial: Trial) -> list[str]:
-    """The gradients that a plan may ask the variant to add to."""
+    """The gradients that a plan may have the variant add to."""
     return [n for n in trial.wanted() if n[1:] in trial.variant.can_add or n[1:] in trial.op.params]
 
 
@@ -79,7 +79,7 @@ def check_absent(log: Log, trial: Trial) -> None:
 
 
 def check_alias(log: Log, trial: Trial) -> None:
-    """Aliased gradients are the tensor that the variant says, when it does not write them."""
+    """Aliased gradients are the tensor that the variant declares, where it does not write them."""
     if not any(trial.aliased(n) for n in trial.wanted()):
         return
     request = GradientRequest(alias=True)
@@ -89,7 +89,7 @@ def check_alias(log: Log, trial: Trial) -> None:
 
 
 def check_inplace(log: Log, trial: Trial) -> None:
-    """Gradients in the memory of the tensor that the variant says, for every absence that it allows."""
+    """Gradients in the memory of the tensor that the variant declares, for every absence that it allows."""
     shared = [n for n in trial.wanted() if n in trial.variant.inplace]
     if not shared:
         return
@@ -130,10 +130,11 @@ def check_configs(log: Log, trial: Trial) -> None:
     """The other tile candidates: forward and gradient, of large examples too."""
     for index in range(1, len(trial.configs)):
         request = GradientRequest(config=index)
-        got = trained(log, "configs", trial, request)
+        note = f" (config {trial.configs[index]})"
+        check_update(log, trial, {GOOD: {}}, 1, request, note)
+        got = trained(log, "configs", trial, request) if trial.op.gradient else None
         if got is None:
             continue
-        note = f" (config {trial.configs[index]})"
         compare_outputs(log, "configs", trial, got, note)
         compare_gradients(log, "configs", trial, got, request, note)
 
@@ -141,7 +142,7 @@ def check_configs(log: Log, trial: Trial) -> None:
 def check_zeros(log: Log, trial: Trial) -> None:
     """Elements that are exactly zero in the truth (padding, ignored rows and others) are exactly zero.
 
-    That is whole rows, trailing columns, and what the schema's sizes were padded by: rounding cannot touch it.
+    That is whole rows, trailing columns, and the padding of the schema's sizes: rounding cannot touch it.
     """
     got = trained(log, "zeros", trial)
     if got is None:
@@ -187,11 +188,11 @@ SUBCHECKS: dict[str, Callable[[Log, Trial], None]] = {
     "update": check_update,
     "parts": check_parts,
 }
-# what each sub-check asks for, in a few words; `bounds` and what follows are looked at in every run of the others
+# the requirement of each sub-check; `bounds` and those after it are tested in every run of the others
 MEANING: dict[str, str] = {
     "schema": "examples fit, declarations have a meaning",
-    "forward": "outputs against the reference in f64",
-    "gradient": "gradients against the reference; the reference against numeric derivatives",
+    "forward": "outputs compared with the reference in f64",
+    "gradient": "gradients compared with the reference, the reference with numeric derivatives",
     "accumulate": "adds to a gradient on request",
     "absent": "gradients that are not needed or do not exist",
     "alias": "a gradient that is declared to be another tensor is that tensor",
@@ -229,20 +230,19 @@ def sets_of(names: list[str]) -> list[tuple[str, ...]]:
 
 
 def check_declared(log: Log, op: Op | None) -> None:
-    """That the op's state is a cache and its params start as something: what a graph would refuse later."""
+    """The op's params, and its states of constant size, have initial values: a graph would refuse others later."""
     if op is None:
         return
-    for name, slot in op.state.items():
-        message = f'the state "{name}" is "{slot.pattern.text}": no size of it is S'
-        hint = 'a state is a cache with a row for each token so far: "B S ...", S its capacity'
-        log.verdict("schema", "S" in slot.pattern.tokens, message, hint=hint)
+    for name, rule in op.constant_state.items():
+        with log.caught("schema"):
+            init.settle_state(re.sub(r"\(.+\)", "(1)", rule), {}, f'op "{op.name}", state "{name}"')
     for name, param in op.params.items():
         with log.caught("schema"):
             init.settle(re.sub(r"\(.+\)", "(1)", param.init), {}, f'op "{op.name}", param "{name}"')
 
 
 def check_schema(log: Log, variant: Variant, trials: Sequence[Trial], refusals: Sequence[str]) -> None:
-    """That the variant can run on some example, and that what it declares has a meaning."""
+    """The variant can run on some example, and its declarations have a meaning."""
     log.verdict("schema", bool(trials), "it can run on no example: " + "; ".join(sorted(set(refusals))))
     for dtype in variant.dtypes:
         with log.caught("schema"):

@@ -13,6 +13,7 @@ from typing import Any
 
 from core.device.launch import LaunchRecord, sources_of
 from core.device.planned import PlannedDevice, threads_of
+from core.dtypes import C_TYPES, NARROW, arithmetic
 from core.errors import BuildError, CheckFailed
 from core.kernels.chips import chip_of, launch_problems
 from core.kernels.nvrtc import Kernel, Resources, architectures_of, compile_all
@@ -31,7 +32,7 @@ class _AnyArchitecture(PlannedDevice):
 
 
 class Recorder(DeviceRunner):
-    """Runs nothing, and keeps what would have been launched in `target.records`."""
+    """Runs nothing, and keeps the launches in `target.records`."""
 
     guard = 0
 
@@ -41,16 +42,16 @@ class Recorder(DeviceRunner):
 
 
 def launches_of(trials: Iterable[Trial], decoding: bool = True) -> list[LaunchRecord]:
-    """The launches of the variant's own kernels in these trials: in every configuration and, by default,
-    in a decoding step. What it launches of other ops is theirs to check."""
+    """The launches of the variant's own kernels in these trials: in every configuration and, by default and where a
+    trial has nothing else, in a decoding step. Launches of other ops are theirs to check."""
     records: list[LaunchRecord] = []
     for trial in trials:
         recorder = Recorder(trial.home.registry)  # type: ignore[attr-defined]
         again = Trial(trial.case, trial.variant, trial.reference, trial.dtype, trial.mode, recorder, trial.home)
-        for index in range(len(again.configs)):
+        for index in range(0 if trial.at_once else len(again.configs)):
             again.train(GradientRequest(config=index))
-        if decoding:
-            first_tokens(again)
+        for count in {1, trial.at_once or 1} if decoding or trial.at_once else ():
+            first_tokens(again, count)
         records += [r for r in recorder.target.records if r.kernel.source in sources_of(again.variant, r.method)]
     return records
 
@@ -58,14 +59,14 @@ def launches_of(trials: Iterable[Trial], decoding: bool = True) -> list[LaunchRe
 def check_compiles(
     source: Path, names: Sequence[str], arch: str, defines: Mapping[str, str | int] | None = None
 ) -> None:
-    """Compile a .cu file for every chip of `arch` ("sm_75+"), in f32 and bf16. For kernels that no launcher launches.
+    """Compile a .cu file for every chip of `arch` ("sm_75+"), in f32, bf16 and fp16: kernels that no launcher launches.
 
     Raises CheckFailed where its kernels are not exactly `names`, where one spills, and for warnings that mean a wrong
     kernel; BuildError with the compiler's lines.
     """
     macros = tuple(sorted((defines or {}).items()))
-    kernels = [Kernel(source, names[0], (*macros, ("ELEM_BF16", bf16))) for bf16 in (0, 1)]
-    jobs = [(kernel, chip) for kernel in kernels for chip in architectures_of(arch)]
+    kernels = [Kernel(source, names[0], (*macros, ("ELEM", C_TYPES[dtype]))) for dtype in ("f32", *NARROW)]
+    jobs = [(k, chip) for k in kernels for chip in architectures_of(arch) if chip_of(chip).multiplies(elem_of(k))]
     wrong = []
     for (_, chip), compiled in zip(jobs, compile_all(jobs), strict=True):
         resources = compiled.resources
@@ -85,7 +86,7 @@ UNKNOWN = "core/kernels/chips.py has those that there are"
 @dataclass(frozen=True)
 class Compilation:
     """A kernel as compiled for one architecture, at the largest launch: threads a thread block, dynamic shared memory
-    in bytes, thread blocks of a cluster; and its problems, in words."""
+    in bytes, thread blocks of a cluster; and its problems."""
 
     kernel: Kernel
     arch: str
@@ -99,7 +100,8 @@ class Compilation:
 def compilations(
     variant: Variant, launches: Sequence[LaunchRecord], archs: Sequence[str] | None = None
 ) -> list[Compilation]:
-    """Every kernel launched, for every architecture that the variant declares. Raises BuildError for one that fails."""
+    """Every kernel launched, for every architecture that the variant declares and that has the number format of its
+    products. Raises BuildError for one that fails."""
     largest: dict[Kernel, tuple[int, int, int]] = {}
     for launch in launches:
         sizes = threads_of(launch), launch.smem, launch.cluster
@@ -108,7 +110,7 @@ def compilations(
     wanted = architectures_of(variant.arch) if archs is None else archs
     if not wanted and archs is None:
         raise BuildError(f'arch "{variant.arch}": there is no such chip: no kernel can be compiled', hint=UNKNOWN)
-    jobs = [(kernel, arch) for arch in wanted for kernel in largest]
+    jobs = [(k, arch) for arch in wanted for k in largest if chip_of(arch).multiplies(format_of(k, variant))]
     results = []
     for (kernel, arch), compiled in zip(jobs, compile_all(jobs), strict=True):
         used = compiled.of(kernel)
@@ -117,13 +119,24 @@ def compilations(
     return results
 
 
+def format_of(kernel: Kernel, variant: Variant) -> str:
+    """The number format of a variant's products in this compilation."""
+    return arithmetic(elem_of(kernel), variant.tf32)
+
+
+def elem_of(kernel: Kernel) -> str:
+    """The activations' dtype in a compilation."""
+    named = dict(kernel.defines).get("ELEM", C_TYPES["f32"])
+    return next(dtype for dtype, name in C_TYPES.items() if name == named)
+
+
 def _faults(lines: Sequence[str], kernel: Kernel) -> list[str]:
     """The warnings that name this kernel, or none."""
     return [line for line in lines if kernel.name in line or "'" not in line]
 
 
 def limits(used: Resources, arch: str, threads: int, smem: int, cluster: int = 1) -> list[str]:
-    """The limits of an architecture that a kernel exceeds, in words. smem: bytes of dynamic shared
+    """The limits of an architecture that a kernel exceeds. smem: bytes of dynamic shared
     memory."""
     spills = [f"spills {used.spills} bytes a thread, at {used.registers} registers"] if used.spills else []
     return spills + launch_problems(chip_of(arch), used.registers, used.shared, (threads,), smem, cluster)
@@ -145,7 +158,7 @@ def check_compile(log: Any, variant: Variant, trials: Sequence[Trial], archs: Se
 def advice(one: Compilation) -> str:
     if not one.resources.spills:
         return ""
-    return "\n  hint: hold fewer values at a time, or let __launch_bounds__ ask for fewer threads"
+    return "\n  hint: hold fewer values at a time, or lower the threads of __launch_bounds__"
 
 
 def widest(compilations: Iterable[Compilation]) -> Mapping[str, Resources]:

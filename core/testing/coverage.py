@@ -22,13 +22,13 @@ from core.sim.launching.launch_report import Report
 from core.sim.ptx.program import Program
 from core.sim.ptx.syntax import Instruction, Location
 
-WORK = ("ld", "st", "fma", "mma", "atom", "cp", "ldmatrix")  # what a loop's body is made of, besides its counting
+WORK = ("ld", "st", "fma", "mma", "atom", "cp", "ldmatrix")  # the parts of a loop's body, without its counter
 LOOPS = 1  # times that a jump back is to be taken, in one launch: a loop's body then ran twice
 
 
 @dataclass(frozen=True)
 class Gap:
-    """A line that no example reaches, or a loop that never goes round. `text`: of the line, by which it is declared."""
+    """A line that no example reaches, or a loop that never repeats. `text`: of the line, by which it is declared."""
 
     path: Path
     line: int
@@ -76,14 +76,14 @@ class Coverage:
         return [gap_at(by_name[file], line, loop) for (file, line), loop in sorted(places) if file in by_name]
 
     def undeclared(self, variant: Variant) -> list[str]:
-        """The gaps that the variant does not declare, and what it declares without there being such a gap, in words."""
+        """The gaps that the variant does not declare, and declarations without a gap, as text."""
         gaps = self.gaps(variant)
         texts = [str(gap) for gap in gaps if gap.text not in variant.uncovered]
-        return texts + [f"`uncovered` has a line that is no gap: {text}" for text in variant.uncovered if text not in
+        return texts + [f"`uncovered` has a line that is not a gap: {text}" for text in variant.uncovered if text not in
                         {gap.text for gap in gaps}]  # fmt: skip
 
     def _lines(self, program: Program) -> Iterator[tuple[tuple[str, int], bool]]:
-        """Every line that an instruction comes from, and whether it ran; inlined ones count where they are written."""
+        """Every line that has an instruction, and whether it ran; inlined ones count where they are written."""
         for block in program.blocks.values():
             ran = block.start in self.reached[program]
             for instruction in program.instructions[block.start : block.stop]:

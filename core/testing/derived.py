@@ -17,7 +17,7 @@ from core.op import ACC, Op, Pattern, Reference, Statement, Tensors, Variant, ma
 from core.registry import Registry
 
 Array = np.ndarray[Any, Any]
-SEES = ("start", "key", "step")  # what an op may use besides its tensors
+SEES = ("start", "counts", "key", "step")  # an op's inputs other than tensors
 
 
 def derive_reference(op: Op, registry: Registry) -> Reference:
@@ -54,7 +54,7 @@ class PatternPart:
     variant: Variant
 
     def binding(self, fused: Op) -> dict[str, str | None]:
-        """role of the simple op -> name in the pattern; None for what the statement leaves out."""
+        """role of the simple op -> name in the pattern; None for a role that the statement leaves out."""
         arguments = self.statement.arguments
         params = [a for a in arguments if a in fused.params]
         inputs = [a for a in arguments if a not in fused.params]
@@ -113,7 +113,7 @@ class _Derived(Reference):
         return _Node(part, bound, dims, tensors)
 
     def attrs(self, part: PatternPart, t: Any, tensors: Mapping[str, Any]) -> dict[str, Any]:
-        """A statement's attrs: what it fixes, what the tensors say, the fused op's own of that name, the default."""
+        """A statement's attrs: its own, those of the tensors, the fused op's own of that name, the default."""
         op = part.op
         sizes: dict[str, Any] = {}
         for role, pattern in op.param_patterns.items():
@@ -147,7 +147,7 @@ class _Derived(Reference):
                 t.add("d" + name, grads.get(name, np.zeros(target.shape, target.dtype)))
 
     def chain(self, node: _Node, grads: Mapping[str, Array], values: Mapping[str, Any]) -> dict[str, Array]:
-        """One statement's gradients by name in the pattern; empty when nothing comes from above."""
+        """One statement's gradients by name in the pattern; empty without a gradient of its outputs."""
         part, op = node.part, node.part.op
         above = dict(zip(op.outputs, part.statement.outputs, strict=False))
         if not any(name in grads for name in above.values()):

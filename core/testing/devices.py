@@ -8,12 +8,14 @@ catch stray writes.
 from __future__ import annotations
 
 import hashlib
+import math
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,17 +23,19 @@ import numpy as np
 from core.device.launch import LaunchRecord, element_type
 from core.device.nested import Nested
 from core.devices import CUDA, SIM, DeviceKind
-from core.dtypes import NUMPY
+from core.dtypes import NARROW, NUMPY, arithmetic
 from core.kernels.nvrtc import Kernel
 from core.kernels.tensors import DeviceTensor, decode, encode
 from core.op import Tensors, Variant, make_tensors
 from core.registry import Registry
 from core.sim.faults import KernelError
 from core.sim.launching.launch_report import Report
+from core.sim.launching.thread_order import SEEDS
 from core.sim.machine.address_space import Memory
 from core.sim.native.choice import natively
 from core.testing.compare import Array
 from core.testing.coverage import Coverage
+from core.testing.late_launches import LateLaunch, Snapshot, at_the_time, uncollected, unowned
 from core.testing.runner import GUARD, POISON, Call, Outcome, best
 from core.testing.strict_choice import StrictChoice
 
@@ -46,11 +50,13 @@ class Placed:
         self, device: Device, shape: Sequence[int], dtype: str, contents: Array | None, guard: int, fill: int = POISON
     ) -> None:
         self.device, self.guard, self.dtype, self.fill = device, guard, dtype, fill
-        size = int(np.prod(shape, dtype=np.int64)) * NUMPY[dtype].itemsize
-        whole = np.full(size + 2 * guard, POISON, np.uint8)
-        whole[guard : guard + size] = fill
+        size = math.prod(shape) * NUMPY[dtype].itemsize
+        whole = np.full(size, fill, np.uint8)
         if contents is not None:
-            whole[guard : guard + size] = encode(contents, dtype, shape).reshape(-1).view(np.uint8)
+            whole = encode(contents, dtype, shape).reshape(-1).view(np.uint8)
+        if guard:
+            band = np.full(guard, POISON, np.uint8)
+            whole = np.concatenate([band, whole, band])
         memory = device.allocate(whole.size)
         self.whole: DeviceTensor = device.tensor(memory, 0, whole.shape, "u8")
         self.tensor: DeviceTensor = device.tensor(memory, guard, tuple(shape), dtype)
@@ -60,20 +66,24 @@ class Placed:
         contents: Array = self.device.download(self.whole)
         return contents
 
+    def inner(self) -> Array:
+        """The bytes between the guard bands."""
+        return self.bytes()[self.guard : self.whole.size - self.guard]
+
     def read(self) -> tuple[Array, Array, bool]:
         """(the contents as the host computes with them, their bytes, whether a guard band was touched)."""
         whole = self.bytes()
         inner = whole[self.guard : whole.size - self.guard]
-        bands = np.concatenate([whole[: self.guard], whole[whole.size - self.guard :]])
-        stored = inner.view(NUMPY[self.dtype]).reshape(self.tensor.shape)
-        values = decode(stored, self.dtype).copy()
-        if self.dtype == "bf16":
+        touched = any((band != POISON).any() for band in (whole[: self.guard], whole[whole.size - self.guard :]))
+        values = decode(inner.view(NUMPY[self.dtype]).reshape(self.tensor.shape), self.dtype).copy()
+        if self.dtype in NARROW:
+            stored = inner.view(np.uint16).reshape(self.tensor.shape)
             values.view(np.uint32)[stored == self.fill * 0x0101] = self.fill * 0x01010101  # all bytes still are
-        return values, inner, bool((bands != POISON).any())
+        return values, inner, touched
 
 
 class DeviceRunner:
-    """A GPU in the op check. `guard`: bytes before and behind each tensor. `timed`: whether its time tells anything."""
+    """A GPU in the op check. `guard`: bytes before and after each tensor. `timed`: whether its time has a meaning."""
 
     orders: Mapping[int, str] = {1: "all as in the first", 2: "all as in the first"}
     guard = GUARD
@@ -92,6 +102,10 @@ class DeviceRunner:
     def can_run(self, variant: Variant) -> str | None:
         why: str | None = self.target.can_run(variant)
         return why
+
+    def lacks(self, variant: Variant, dtype: str) -> str | None:
+        form = arithmetic(dtype, variant.tf32)
+        return None if self.target.multiplies(form) else f"{self.target.arch} has no {form}"
 
     def pick(self, name: str, method: str, values: Mapping[str, Any]) -> tuple[Variant, Tensors]:
         """The variant of a nested launch: the best that can run on these tensors."""
@@ -120,9 +134,10 @@ class DeviceRunner:
 
     def _scratch(self, call: Call) -> dict[str, Placed]:
         scratch: dict[str, Placed] = {}
-        if nbytes := call.variant.workspace(call.specs()):
+        t = call.specs()
+        if nbytes := call.variant.workspace(t):
             scratch["workspace"] = Placed(self.target, (nbytes,), "u8", None, self.guard)
-        if count := call.variant.counters(call.specs()):
+        if count := call.variant.counters(t):
             scratch["counters"] = Placed(self.target, (count,), "u32", np.zeros(count), self.guard)
         return scratch
 
@@ -130,20 +145,27 @@ class DeviceRunner:
         """A GPU counts nothing."""
         return []
 
+    def later(self) -> AbstractContextManager[list[Any]]:
+        return nullcontext([])
+
+    def strictly(self, late: Sequence[Any]) -> Iterable[tuple[Any, Callable[[], None]]]:
+        """Nothing watches a GPU."""
+        return ()
+
     def launch(self, commands: Sequence[Any]) -> None:
         self.target.run(commands)
 
     def run(self, call: Call) -> Outcome:
         placed = self._place(call)
         unchanged = [n for n in placed if n in call.given and n not in call.may_change]
-        before = {n: placed[n].bytes() for n in unchanged}
+        before = {n: placed[n].inner() for n in unchanged}
         commands, scratch = self._record(call, placed)
         self.launch(commands)
         tensors = {n: p.read() for n, p in placed.items()}
         outcome = Outcome({n: values for n, (values, _, _) in tensors.items()})
         outcome.overrun = [n for n, (_, _, touched) in tensors.items() if touched]
         outcome.overrun += [n for n, p in scratch.items() if p.read()[2]]
-        outcome.changed = [n for n in unchanged if not np.array_equal(placed[n].bytes(), before[n])]
+        outcome.changed = [n for n in unchanged if not np.array_equal(tensors[n][1], before[n])]
         outcome.changed += _left(scratch["counters"].read()[0]) if "counters" in scratch else []
         for target, source in call.shares.items():
             outcome.tensors[target] = outcome.tensors[source]
@@ -163,7 +185,7 @@ class DeviceRunner:
 
 
 def _left(counters: Array) -> list[str]:
-    """Counters that a launch does not leave at zero, in words: the next launch would begin with them."""
+    """Counters that a launch does not leave at zero: the next launch would begin with them."""
     wrong = np.flatnonzero(counters)
     if not wrong.size:
         return []
@@ -187,10 +209,11 @@ class SimRunner(DeviceRunner):
     slow = True
     strict = True  # False: everything runs fast
     fast = False  # whether the call at hand does
+    late: list[LateLaunch] | None = None  # launches that wait for strict mode; None: none waits
 
     @property
     def native(self) -> bool:  # type: ignore[override]
-        """Whether what strict mode does not watch runs in native code."""
+        """Whether launches without strict mode run in native code."""
         return natively(None, "")
 
     def __init__(self, registry: Registry, kind: DeviceKind = SIM) -> None:
@@ -207,7 +230,7 @@ class SimRunner(DeviceRunner):
         return device
 
     def gaps(self, variant: Variant) -> list[str]:
-        """Lines of a variant's kernels that nothing has run, and loops that did not go round, in words."""
+        """Lines of a variant's kernels that no example has run, and loops that did not repeat."""
         return self.coverage.undeclared(variant)
 
     def _place(self, call: Call) -> dict[str, Placed]:
@@ -252,18 +275,49 @@ class SimRunner(DeviceRunner):
             if error.kind == "endless":
                 raise
             raised = error
-        if raised is None and not self.choice.is_new(record, reports[0], integers):
+        shown = None if raised is not None else self.choice.shown(record, reports[0], integers)
+        if shown is not None and self.late is not None and self.target.space.heap is None:
+            if self.choice.news(shown):
+                self.late.append(LateLaunch(unowned(record), shown, before, Snapshot(self.target.space)))
+            return
+        if shown is not None and not self.choice.is_new(shown):
             return
         after = Snapshot(self.target.space)
         before.restore()
-        self._run(record, strict=True)
+        self._strictly(record)
         if raised is not None:
             raise raised
         after.hold(self.target.space, record)
 
     @contextmanager
+    def later(self) -> Iterator[list[LateLaunch]]:
+        """Launches wait for strict mode: they are added to the list."""
+        self.late = late = list[LateLaunch]()
+        try:
+            yield late
+        finally:
+            self.late = None
+
+    def strictly(self, late: Sequence[LateLaunch]) -> Iterator[tuple[LateLaunch, Callable[[], None]]]:
+        """Of launches that wait, those that are to run in strict mode, and how: it raises KernelError."""
+        with uncollected():
+            for place in self.choice.chosen([one.shown for one in late]):
+                yield late[place], partial(self._then, late[place])
+
+    def _then(self, one: LateLaunch) -> None:
+        """Run a launch in strict mode on the memory that it had."""
+        with at_the_time(one.before):
+            self._strictly(one.record, self.choice.seeds(one.shown))
+            one.after.hold(self.target.space, one.record)
+
+    def _strictly(self, record: LaunchRecord, seeds: Sequence[int] = SEEDS) -> None:
+        self.target.seeds = seeds
+        with redirect_stdout(StringIO()):  # the kernel's printf: the first run has printed it
+            self._run(record, strict=True)
+
+    @contextmanager
     def _reporting(self, reports: list[Report]) -> Iterator[None]:
-        """Have launches report into a list besides."""
+        """Have launches report into a list, too."""
         usual = self.target.on_report
 
         def saw(record: LaunchRecord, report: Report) -> None:
@@ -289,30 +343,6 @@ class SimRunner(DeviceRunner):
             raise
 
 
-class Snapshot:
-    """The contents of simulated memory at a time."""
-
-    def __init__(self, space: Memory) -> None:
-        self.space, self.bytes = space, space.bytes[: space.top].copy()
-        self.heap = list(space.heap.blocks) if space.heap is not None else None
-
-    def restore(self) -> None:
-        self.space.bytes[: len(self.bytes)] = self.bytes
-        if self.space.heap is not None and self.heap is not None:
-            self.space.heap.restore(self.heap)
-
-    def hold(self, space: Memory, record: LaunchRecord) -> None:
-        """Raise where memory has other contents now: the launch has run twice, in two orders."""
-        different = np.flatnonzero(space.bytes[: len(self.bytes)] != self.bytes)
-        if different.size:
-            raise KernelError(
-                f"{record.where}: {different.size} bytes differ between a run in fast mode and one in strict mode, the "
-                f"first in {space.element(int(different[0]))}",
-                kind="order",
-                hint="one writer for each address, and turns in a fixed order, such as that of the blocks' numbers",
-            )
-
-
 def name_tensors(space: Memory, placed: Mapping[str, Placed]) -> None:
     """Have the simulator call tensors by their names, in errors and on tapes."""
     for name, one in placed.items():
@@ -325,7 +355,7 @@ def name_tensors(space: Memory, placed: Mapping[str, Placed]) -> None:
 
 def all_of(call: Call) -> tuple[Any, ...]:
     """The same for calls that differ in nothing, contents included."""
-    inputs = [(n, None if v is None else (v.shape, v.dtype, digest(v))) for n, v in sorted(call.given.items())]
+    inputs = [(n, None if v is None else (v.shape, v.dtype.str, digest(v))) for n, v in sorted(call.given.items())]
     parts = (call.dims, call.dtypes, call.writes, call.shares, call.flags, call.config)
     described = [sorted(part.items()) for part in parts]
     return (
@@ -339,7 +369,7 @@ def all_of(call: Call) -> tuple[Any, ...]:
 
 
 def digest(values: Array) -> bytes:
-    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).digest()
+    return hashlib.sha256(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data).digest()
 
 
 def way_of(record: LaunchRecord) -> tuple[Any, ...]:

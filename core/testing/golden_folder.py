@@ -24,14 +24,14 @@ from core.testing.small_model import CONFIG, TABLE, Array, shared_registry
 
 SEED = 20190214
 SHAPE, VOCABULARY = (2, 13), 60  # of the tokens; of ids
-PROMPT, NEW = 4, 12  # tokens of a prompt, and generated behind it
+PROMPT, NEW = 4, 12  # tokens of a prompt, and generated after it
 LOSS, NORM = 2e-6, 2e-5  # relative errors
 
 
 def write_folder(entry: Mapping[str, Any], path: Path, registry: Registry | None = None) -> Path:
     """Write config.json and model.safetensors of `entry` into the new folder `path`, and return it.
 
-    entry: model, a registered model's name; config, what config.json holds; dims, what the model reads in it. Weights
+    entry: model, a registered model's name; config, all of config.json; dims, the model's values in it. Weights
     are f32: normal(0, 0.15), a norm's weight around 1.
     """
     registry = registry or shared_registry()
@@ -53,7 +53,7 @@ def _drawn(name: str, shape: tuple[int, ...]) -> Array:
 
 
 def check_values(entry: Mapping[str, Any], model: Any) -> None:
-    """Compare a model (`core.load` of what `write_folder` wrote) with the golden values of `entry`.
+    """Compare a model (`core.load` of a result of `write_folder`) with the golden values of `entry`.
 
     entry: loss, the mean cross-entropy of (2, 13) tokens; norm, the 2-norm of all gradients; greedy, the (2, 12) tokens
     that follow the first four; dims, sizes. Raises CheckFailed with everything that differs.

@@ -62,7 +62,7 @@ def _inline(value: Any) -> str:
 
 
 def drop_unused(nodes: dict[str, dict[str, Any]], wanted: Collection[str]) -> None:
-    """Take out what nothing reads, ties to or asks for, from the end. wanted: values, or loss terms as globs."""
+    """Remove nodes that nothing reads, ties to or wants, from the end. wanted: values, or loss terms as globs."""
     used = {w.lstrip("*").partition(".")[0] for w in wanted}
     for name in reversed(list(nodes)):
         read = {v.partition(".")[0] for n in nodes.values() for v in read_by(n)}

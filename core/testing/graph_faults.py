@@ -121,6 +121,7 @@ FAULTS = (
         BACKWARD,
         "and value not in written and not is_source:",
         "and value not in written:",
+        shape="an alias source with a reader of its own",
     ),
     Fault(
         "an alias source beside frozen values is left out",
@@ -172,13 +173,13 @@ FAULTS = (
     Fault(
         "only the first loss term is part of the objective",
         BACKWARD,
-        "for value in b.graph.loss:  # every term is part of the objective, whether or not anything trains behind it",
+        "for value in b.graph.loss:  # every term is part of the objective, whether or not anything trains before it",
         "for value in list(b.graph.loss)[:1]:",
     ),
     Fault(
-        "a loss term behind which nothing trains is no part of the objective",
+        "a loss term without trained parameters before it is not part of the objective",
         BACKWARD,
-        "for value in b.graph.loss:  # every term is part of the objective, whether or not anything trains behind it",
+        "for value in b.graph.loss:  # every term is part of the objective, whether or not anything trains before it",
         "for value in [v for v in b.graph.loss if v in self.live.needs]:",
     ),
     Fault(
@@ -198,8 +199,8 @@ FAULTS = (
     Fault(
         "a token's share of the loss is counted in its own micro-step",
         ENGINE,
-        "self._write(plan, batch, count, len(batches) * size, first_rows)",
-        "self._write(plan, batch, self._count(batch), len(batches) * size, first_rows)",
+        "self._write(plan, batch, count, len(batches) * size, first_rows, own_seeds)",
+        "self._write(plan, batch, self._count(batch), len(batches) * size, first_rows, own_seeds)",
     ),
     Fault(
         "masks repeat from micro-step to micro-step",
@@ -215,7 +216,7 @@ FAULTS = (
         shape="dropout of experts in micro-steps",
     ),
     Fault(
-        "a step that is run again writes over what its micro-steps have added",
+        "a step that is run again overwrites the sums of its micro-steps",
         ENGINE,
         "plan.trace(first=index == 0)",
         "plan.trace(first=True)",
@@ -290,13 +291,19 @@ FAULTS = (
         "each plan has a cache of its own",
         DECODE,
         "self._bind(self.plan(*key), self._states)",
-        "self._bind(self.plan(*key), {})",
+        "self._bind(self.plan(*key), States(self._states.device))",
     ),
     Fault(
         "the last token is fed at its row's start",
         DECODE,
-        "plan_bound.write_start(self.start)",
-        "plan_bound.write_start(self.start * 0)",
+        "plan_bound.write_places(self.start, counts)",
+        "plan_bound.write_places(self.start * 0, counts)",
+    ),
+    Fault(
+        "the padding of a prompt counts as tokens",
+        DECODE,
+        "plan_bound.write_places(self.start, counts)",
+        "plan_bound.write_places(self.start, counts * 0 + tokens.shape[1])",
     ),
 )
 
@@ -362,7 +369,7 @@ def _one(task: tuple[int, int]) -> tuple[int, tuple[int, str]]:
 
 
 def show(seed: int, jobs: int) -> int:
-    """Print what becomes of every fault; the exit code."""
+    """Print the result of every fault; the exit code."""
     missed = 0
     for number, (count, said) in each(_one, [(n, seed) for n in range(len(FAULTS))], jobs):
         missed += not count

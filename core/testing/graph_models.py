@@ -100,7 +100,7 @@ class ModelAuthor(NodeAuthor):
             self.loss[name] = float(self.some([1.0, 0.5, 2.0]))
         if len(self.loss) > 1:
             self.features.add("several loss terms")
-        if not self.chance(0.3):  # what reads a loss's logits besides is rare
+        if not self.chance(0.3):  # further readers of a loss's logits are rare
             scope.values = {n: v for n, v in scope.values.items() if n in values}
 
     def gather(self, scope: Scope) -> None:
@@ -127,7 +127,7 @@ class ModelAuthor(NodeAuthor):
         return None
 
     def trunk(self, scope: Scope) -> str:
-        """A value per token that most of what was made leads to: the last ones, summed where they fit."""
+        """A value per token that depends on most earlier ones: the last ones, summed where they fit."""
         per_token = self.per_token(scope)
         last = per_token[-1]
         for other in [n for n in per_token[:-1] if self.chance(0.5)][-3:]:
@@ -181,7 +181,7 @@ class ModelAuthor(NodeAuthor):
             scope.values[node if i == 0 else f"{node}.{give}"] = shapes[i]
 
     def like(self, scope: Scope, value: str, taken: int) -> str:
-        """A value of the shape of `value`, made of what the scope has."""
+        """A value of the shape of `value`, made of values in scope."""
         shape = scope.values[value][0]
         same = [
             n
@@ -280,7 +280,7 @@ class ModelAuthor(NodeAuthor):
             slot = [*part.inputs.values()][place]
             if name not in bound:
                 fit = [n for n, v in scope.values.items() if takes(slot.pattern, v) and n != "targets"]
-                if self.chance(0.9):  # else what the pattern itself makes
+                if self.chance(0.9):  # else a value of the pattern
                     fit = [n for n in fit if n in scope.given]
                 if slot.optional and self.chance(0.8):
                     continue

@@ -128,7 +128,7 @@ class NodeAuthor:
             values = [n for n in scope.floats() if len(scope.values[n][0]) == 3 and scope.values[n][0][:2] == (B, T)]
             try:
                 value = self.add(scope, self.linear_map(scope, self.some(values), width))
-                if self.chance(0.3):  # something that reads it besides, perhaps by way of a sum
+                if self.chance(0.3):  # a further reader, perhaps by way of a sum
                     other = self.sum(scope, value, value) if self.chance(0.5) else value
                     self.add(scope, self.linear_map(scope, other or value, "C"))
             except BuildError:
@@ -179,7 +179,7 @@ class NodeAuthor:
         return chosen
 
     def attrs(self, op: Op) -> dict[str, Any]:
-        """Attributes as the TOML has them: of an example, with the sizes of parameters drawn anew; or the defaults."""
+        """Attributes as the TOML has them: of an example, with new sizes of parameters; or the defaults."""
         example = self.some(op.examples) if op.examples and self.chance(0.7) else {}
         attrs = {k: v for k, v in example.items() if k in op.attrs}
         for key, default in op.attrs.items():
@@ -208,7 +208,7 @@ class NodeAuthor:
         roles = list(op.inputs)
         inputs = {roles[place]: name for place, name in chosen.items()}
         attrs = dict(attrs)
-        for role, name in inputs.items():  # a table has as many rows as its ids may ask for
+        for role, name in inputs.items():  # a table has a row for each legal id
             bound = op.inputs[role].pattern.bound
             rows = scope.values[name][2]
             if rows is None or bound not in op.attrs or not sizes_a_parameter(op, bound):

@@ -46,7 +46,7 @@ Gradients = dict[str, Array]
 
 
 class Mismatch(Exception):
-    """A model whose plan breaks a promise; the message says which one, by how much."""
+    """A model whose plan breaks a promise; the message has the promise and the difference."""
 
 
 # --- the promises of each model --------------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ class GraphTrial:
         return record.loss, {name: array.copy() for name, array in engine.parameter_gradients()}
 
     def parts(self, count: int) -> list[Batch]:
-        """The batch's rows in so many micro-batches."""
+        """The batch's rows in that number of micro-batches."""
         names = list(self.batch)
         return [
             dict(zip(names, p, strict=True)) for p in zip(*(np.split(self.batch[n], count) for n in names), strict=True)
@@ -121,7 +121,7 @@ class GraphTrial:
 
 
 def spoil(engine: Engine, parts: Sequence[Batch]) -> None:
-    """Fill activations and gradients with NaN, so that what a plan forgets to write is seen."""
+    """Fill activations and gradients with NaN, which show where a plan writes nothing."""
     for part in parts:
         engine.bound("train", (), engine._dims_of(part))
     engine.arena.fit(1)[...] = 0xFF
@@ -133,7 +133,7 @@ def numeric(trial: GraphTrial) -> tuple[float, Gradients]:
     engine = trial.plain
     loss, gradients = trial.measured(engine)
     if not np.isfinite(loss) or not all(np.isfinite(g).all() for g in gradients.values()):
-        raise Mismatch(f"the plain plan reads what nothing wrote: loss {loss}, or a gradient, is not finite")
+        raise Mismatch(f"the plain plan reads unwritten memory: loss {loss}, or a gradient, is not finite")
     if not trial.random:
         total, count = engine.evaluate(trial.batch)
         near("the plain plan's loss and the evaluated one", loss, total / count)
@@ -181,7 +181,7 @@ def planned(trial: GraphTrial, plain: tuple[float, Gradients]) -> Engine:
         values, engine.values(trial.batch, values), trial.plain.values(trial.batch, values), strict=True
     ):
         near(f"{name}, evaluated with others", ours, expected)
-    same("a second time, behind an evaluation", trial.measured(engine), result)
+    same("a second time, after an evaluation", trial.measured(engine), result)
     with rows_on(THREADS):
         same("on three threads", trial.measured(engine), result)
     moved = trial.engine(**{**settings, "in_place": not settings["in_place"]})
@@ -275,10 +275,10 @@ def decoded(trial: GraphTrial, engine: Engine) -> str:
     session = engine.session(B, T)
     for lo, hi in ((0, cut), *((at, at + 1) for at in range(cut, T))):
         spoil(engine, [trial.batch])
-        near(f"logits behind {hi} of {T} tokens", session.feed(tokens[:, lo:hi]), whole[:, hi - 1])
+        near(f"logits after {hi} of {T} tokens", session.feed(tokens[:, lo:hi]), whole[:, hi - 1])
     counts = trial.rng.integers(1, T + 1, B).astype(np.int32)
     logits = engine.session(B, T).feed(tokens, counts)
-    near("logits behind rows of different lengths", logits, whole[np.arange(B), counts - 1])
+    near("logits after rows of different lengths", logits, whole[np.arange(B), counts - 1])
     return "decode"
 
 
@@ -324,7 +324,7 @@ ONE, THREADS = Pool(1), Pool(3)
 @contextmanager
 def rows_on(other: Pool) -> Iterator[None]:
     """Rows on the threads of another pool: for most of it on this thread alone, the models are too small to share."""
-    other.reserve(max(scratch.nbytes for scratch in pool().scratch))  # what plans asked for when they were recorded
+    other.reserve(max(scratch.nbytes for scratch in pool().scratch))  # requests of plans when they were recorded
     with using(other):
         yield
 
@@ -354,7 +354,7 @@ def failure(model: RandomModel, registry: Registry) -> str:
         examine(model, registry)
     except (Mismatch, CoreError) as error:
         return str(error)
-    except Exception as error:  # of the planner, or of an op on what the planner gave it
+    except Exception as error:  # of the planner, or of an op on the planner's tensors
         return f"{type(error).__name__}: {error}"
     return ""
 

@@ -1,4 +1,4 @@
-"""Many random models against numeric derivatives and against themselves, and the planner broken on purpose.
+"""Many random models compared with numeric derivatives and with themselves, and the planner broken on purpose.
 
     python -m core.testing.graphs                              # 300 models, those that run with the tests
     python -m core.testing.graphs --graphs 3000 --seed 1000 --plugin ./mine

@@ -115,11 +115,11 @@ def bytes_of(op: Op, example: Mapping[str, Any]) -> int:
 
 
 def work_of(op: Op, example: Mapping[str, Any]) -> float:
-    """FLOPs of a step, forward and backward, what an element costs counted as some."""
+    """FLOPs of a step, forward and backward, with a constant for each element."""
     dims = dims_of(op, example)
     sizes = {**dims, "rows": math.prod(dims.get("...", ()))}
     flops = float(evaluate(op.flops, sizes, op.name))
-    if op.statements:  # a fused op says nothing of its products: one with each parameter
+    if op.statements:  # a fused op does not list its products: one with each parameter
         weights = [math.prod(op.param_patterns[name].shape(dims, op.name)) for name in op.present_params(dims)]
         flops = 2.0 * sizes["rows"] * sum(weights)
     return DIRECTIONS * flops + PER_ELEMENT * elements_at(op, example)

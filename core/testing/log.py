@@ -1,4 +1,4 @@
-"""The log of a check: failures in words, the number of runs of each sub-check, the worst error; comparison of tensors.
+"""The log of a check: failures, the number of runs of each sub-check, the worst error; comparison of tensors.
 
 It knows no sub-check; they are in checks.py, cached_decoding.py, numeric.py, random_bits.py and update.py.
 """
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import core
-from core.errors import CoreError, words_of
+from core.errors import BuildError, CoreError, words_of
 from core.op import Variant
 from core.registry import shorten
 from core.testing.compare import EPSILON, UNITS, Array, bounds_for, bounds_of, difference
@@ -27,16 +27,16 @@ from core.testing.pattern import Compared, Scene, region, seen
 from core.testing.runner import OTHER, Outcome, unwritten
 from core.testing.trial import PLAIN, GradientRequest, Training, Trial
 
-LOOKED_AT = 40  # failures of a variant whose values are looked at for what can be seen in them
+LOOKED_AT = 40  # failures of a variant whose values are searched for clues
 
 
 class StopChecks(Exception):
-    """The first failure was all that was asked for, or nothing more can be found out."""
+    """The first failure is enough, or no more can be learned."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A failure of a sub-check, in words; `error` is relative.
+    """A failure of a sub-check; `error` is relative.
 
     seen: a clue in the wrong values, hint: the remedy, both "" where there is none. raised: whether the
     launcher itself gave up, or the simulator did; details: the address and the PTX of its finding; in_kernel: whether
@@ -51,15 +51,19 @@ class Failure:
     seen: str = ""
     hint: str = ""
     raised: bool = False
+    unbuilt: bool = False  # a BuildError: no compilation, or a launch that does not fit the kernel
     details: str = ""
     in_kernel: bool = False
 
 
 @dataclass
 class Log:
-    """The findings on one variant: failures, and by sub-check how often it ran and the worst error it saw."""
+    """The findings on one variant: failures, and by sub-check how often it ran and the worst error it saw.
+
+    stop: whether the first failure ends the check. clues: whether wrong values are searched for a pattern."""
 
     stop: bool = False
+    clues: bool = True
     failures: list[Failure] = field(default_factory=list)
     ran: dict[str, int] = field(default_factory=dict)
     worst: dict[str, float] = field(default_factory=dict)
@@ -77,7 +81,7 @@ class Log:
         of_dtype[check] = max(of_dtype.get(check, 0.0), error)
 
     def failed(self, check: str, message: str, error: float = float("nan"), **clues: Any) -> None:
-        """clues: `seen`, `hint`, `raised`, `details` and `in_kernel` of the Failure."""
+        """clues: `seen`, `hint`, `raised`, `unbuilt`, `details` and `in_kernel` of the Failure."""
         self.passed(check, 0.0 if np.isnan(error) else error)
         self.failures.append(Failure(check, message, error, self.case, self.dtype, **clues))
         if self.stop:
@@ -100,12 +104,13 @@ class Log:
             text = str(error)
             check = "reads" if text.startswith("t has no ") else check
             self.failed(check, f"raised AttributeError: {text} ({place_of(error)})", raised=True)
-        except CoreError as error:  # it says itself where
+        except CoreError as error:  # it has its own place
             details, kind = getattr(error, "details", ""), getattr(error, "kind", "")
             in_kernel = bool(getattr(error, "accesses", ())) and kind != "endless"
-            self.failed(check, error.message, hint=error.hint, raised=True, details=details, in_kernel=in_kernel)
+            self.failed(check, error.message, hint=error.hint, raised=True, unbuilt=isinstance(error, BuildError),
+                        details=details, in_kernel=in_kernel)  # fmt: skip
             if kind == "endless":
-                raise StopChecks from None  # each further run would take as long to say the same
+                raise StopChecks from None  # each further run would take as long for the same result
         except Exception as error:
             message = f"raised {words_of(error)} ({place_of(error)})"
             self.failed(check, message, hint=advice_on(error), raised=True)
@@ -144,7 +149,7 @@ def compare(
     excuse: Callable[[str], float] | None = None,
     scene: Scene | None = None,
 ) -> None:
-    """Hold one tensor against the truth, by both bounds. `excuse`: see Trial.excuse. scene: the run's other tensors."""
+    """Compare one tensor with the truth, by both bounds. `excuse`: see Trial.excuse. scene: the run's other tensors."""
     if not np.any(want):
         compare_to_zero(log, check, trial, name, got, note)
         return
@@ -158,7 +163,7 @@ def compare(
         check,
         f"{name}{note}: {distance.described(bounds)}",
         distance.norm,
-        seen=seen(scene, name) if len(log.failures) < LOOKED_AT else "",
+        seen=seen(scene, name) if log.clues and len(log.failures) < LOOKED_AT else "",
     )
 
 
@@ -181,7 +186,7 @@ def no_excuse(name: str) -> float:
 def compare_gradients(
     log: Log, check: str, trial: Trial, got: Training, request: GradientRequest, note: str = ""
 ) -> None:
-    """Hold all gradients against the truth; where the variant was to add, against the sum."""
+    """Compare all gradients with the truth; where the variant adds, with the sum."""
     scene = scene_of(trial, got, request)
     for name, gradient in got.gradients.items():
         want = scene.tensors[name].want
@@ -189,7 +194,7 @@ def compare_gradients(
 
 
 def compare_outputs(log: Log, check: str, trial: Trial, got: Training, note: str = "") -> None:
-    """Hold all outputs against the truth."""
+    """Compare all outputs with the truth."""
     truth = trial.truth()
     pairs = {name: Compared(value, truth.outputs[name]) for name, value in got.outputs.items()}
     scene = Scene(pairs, trial.case.dims, {}, trial.dtype)
@@ -198,7 +203,7 @@ def compare_outputs(log: Log, check: str, trial: Trial, got: Training, note: str
 
 
 def scene_of(trial: Trial, got: Training, request: GradientRequest = PLAIN) -> Scene:
-    """The gradients of a run beside what they should be; what they were added to counts."""
+    """The gradients of a run beside their truth; the values that they were added to count."""
     truth = trial.truth(request.absent)
     pairs = {}
     for name, gradient in got.gradients.items():
@@ -209,7 +214,7 @@ def scene_of(trial: Trial, got: Training, request: GradientRequest = PLAIN) -> S
 
 
 def trained(log: Log, check: str, trial: Trial, request: GradientRequest = PLAIN) -> Training | None:
-    """Train as asked; None if that raised. Guards, inputs and unwritten elements are looked at every time."""
+    """Train by the request; None if that raised. Guards, inputs and unwritten elements are tested every time."""
     got: Training | None = None
     with log.caught(check):
         got = trial.train(request)
@@ -248,7 +253,7 @@ def check_written(log: Log, trial: Trial, got: Training, request: GradientReques
 
 
 def how_to_write(trial: Trial, got: Training, name: str, hole: Array) -> str:
-    """The mistake that leaves a tensor unwritten, and what to write instead; "" where only part of it is."""
+    """The mistake that leaves a tensor unwritten, and its remedy; "" where only part of it is."""
     later = name in got.gradients and trial.mode == "backward"
     method = "backward" if later else "forward" if trial.mode != "forward_backward" else trial.mode
     right = f't.add("{name}", ...)' if name in got.gradients else f"t.{name}[...] = ..."
@@ -284,4 +289,4 @@ def returns_a_value(variant: Variant, method: str) -> bool:
 def kept_out(log: Log, got: Training | Outcome, note: str = "") -> None:
     """No byte outside of the tensors, and no read-only tensor, was written."""
     log.verdict("bounds", not got.overrun, f"wrote outside of {', '.join(got.overrun)}{note}")
-    log.verdict("unchanged", not got.changed, f"changed what it may only read: {', '.join(got.changed)}{note}")
+    log.verdict("unchanged", not got.changed, f"changed a read-only tensor: {', '.join(got.changed)}{note}")

@@ -22,7 +22,7 @@ from core.testing.runner import Call
 from core.testing.trial import Trial
 from core.testing.trials import LEAST
 
-SAMPLES = 2  # numbers of each tensor that are looked at in each example
+SAMPLES = 2  # numbers of each tensor that are tested in each example
 LARGE = 8192  # elements of inputs and parameters beyond which an example is left out
 TRIES_EACH = 2  # elements of a part that are perturbed alone, for each number
 TRIES = 8  # of a part, before it has to have had an effect
@@ -31,7 +31,7 @@ ROUNDING = 1e-9  # relative, where integers elsewhere regroup the terms of a sum
 
 
 def check_parts(log: Log, trial: Trial) -> None:
-    """The numbers of an example: nothing outside of their parts changes them. What the parts do is counted in the
+    """The numbers of an example: nothing outside of their parts changes them. The effect of the parts is counted in the
     log, for `check_parts_matter`."""
     reference = trial.variant
     if not isinstance(reference, Reference) or not reference.has_parts:
@@ -49,7 +49,7 @@ def check_parts_matter(log: Log) -> None:
     """Over all examples, each part that was stated changed the number often enough."""
     for (tensor, source), (tries, effects) in log.parts.items():
         if tries >= TRIES:
-            message = f"{tensor} is said to be made of {source}, which changed it in {effects} of {tries} tries"
+            message = f"{tensor} is declared to be made of {source}, which changed it in {effects} of {tries} tries"
             log.verdict("parts", effects >= SHARE * tries, message, hint="name the elements that matter, and no others")
 
 
@@ -122,8 +122,9 @@ class Perturbed:
         value = self.sources[name]
         if value.dtype.kind == "f":
             noise = self.rng.standard_normal(value.shape)
-            scale = float(np.sqrt(np.mean(np.square(value)))) or 1.0
-            return np.asarray(value + scale * (noise + np.sign(noise)))
+            finite = np.where(np.isfinite(value), value, 0)  # -inf of a mask has no size
+            scale = float(np.sqrt(np.mean(np.square(finite)))) or 1.0
+            return np.asarray(finite + scale * (noise + np.sign(noise)))
         bound = self.trial.case.pattern(name).bound
         limit = int(evaluate(bound, self.call.dims, name)) if bound else UNBOUNDED
         more = self.rng.integers(1, max(limit, 2), value.shape)
@@ -141,7 +142,7 @@ def check_sample(log: Log, call: Perturbed, tensor: str, index: Index, boxes: Ma
         changing = (n for n, v in contents.items() if call.changes(tensor, index, {n: v}, rounding))
         name = next(changing, next(iter(contents)))
         place = call.place_of_change(tensor, index, name, contents[name], rounding)
-        message = f"{tensor} at {list(index)} changes with {name} at {place}, which is no part of it"
+        message = f"{tensor} at {list(index)} changes with {name} at {place}, which is not part of it"
         log.failed("parts", message, hint="`parts` or `made_of` of the reference has to name it")
     for name, held in boxes.items():
         tries, effects = log.parts.get((tensor, name), (0, 0))

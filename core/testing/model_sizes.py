@@ -1,6 +1,6 @@
 """A check of one variant at the sizes of a model, in steps that grow until they are reached or the time is over.
 
-Rows, or sequences, come first few and then more, while the sizes that a kernel sweeps (columns, classes, keys) are the
+Rows, or sequences, are few, then more, while the sizes that a kernel sweeps (columns, classes, keys) are the
 model's own from the start: a kernel that forgets all but its first tile is wrong in the first step already. Each
 step is compared with the reference in f64. On a GPU, sizes at which the reference would take too long are compared
 with the simplest other variant on the same GPU.
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from core.dtypes import widest_first
 from core.errors import BuildError
 from core.op import Op, Reference, Variant
 from core.plan import Need
@@ -44,7 +45,7 @@ class Task:
     """A variant in one dtype, and the sizes at which to check it.
 
     example: as an op's examples are. config: tiles; None for all candidates. examples: whether the smallest of the op's
-    examples are checked first, in every way in which a plan may ask. whole: all sub-checks at exactly these sizes,
+    examples are checked first, under every request of a plan. whole: all sub-checks at exactly these sizes,
     without steps. decode: whether tokens are fed to a cache too. done: steps that passed before. seconds: when to begin
     no further step.
     """
@@ -69,7 +70,7 @@ class Task:
 def task_of(need: Need, examples: bool = False) -> Task:
     """The check of a plan's need: in a session of generation, decoding too."""
     names = need.op.name, need.variant.name
-    return Task(*names, need.dtype, need.example, need.config, examples=examples, decode="S" in need.sizes)
+    return Task(*names, need.dtype, need.example, need.config, examples=examples, decode=need.decodes)
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,8 @@ def check_sizes(
     report: OnOutcome = lambda outcome: None,
     tell: Tell = lambda text: None,
 ) -> SizesOutcome:
-    """Check as the task says. `report` gets what holds so far after each step: the process may be ended at any time.
-    `tell` gets the present activity, in words."""
+    """Check by the task. `report` gets the results so far after each step: the process may be ended at any time.
+    `tell` gets the present activity."""
     op, variant = registry.op(task.op), registry.variant(task.op, task.variant)
     return Climb(task, op, variant, registry, runner, report, tell).run()
 
@@ -184,7 +185,7 @@ class Climb:
         few = sorted(able, key=elements_of)[:SMALLEST]
         check_truth(self.log, self.op, self.variant, self.reference, few, self.registry)
         for case in few:
-            for dtype in sorted(dtypes, reverse=True):
+            for dtype in widest_first(dtypes):
                 self._all_checks(case, dtype)
                 self._passed(case.dims)
 
@@ -210,7 +211,7 @@ class Climb:
                     check(self.log, self._trial(case, dtype, mode))
 
     def _steps(self) -> None:
-        """Steps against the reference; on a GPU then one against another variant, at as much as the host can draw."""
+        """Steps compared with the reference; on a GPU then one with another variant, at the host's largest sizes."""
         steps = list(steps_of(self.op, self.task.example))
         times = StepTimes(self.runner.slow)
         if self.done:
@@ -310,7 +311,7 @@ class Climb:
 
 
 class StepTimes:
-    """The times of steps. The first one's says little of the next, since it compiles kernels."""
+    """The times of steps. The first one does not predict the next, since it compiles kernels."""
 
     def __init__(self, simulated: bool) -> None:
         self.overhead, self.rate = costs(simulated)
@@ -320,7 +321,7 @@ class StepTimes:
         self.steps.append((work, seconds))
 
     def seconds(self, work: float) -> float:
-        """Of a step of so many FLOPs: by the last step, or at first by what the device is known for."""
+        """Of a step of that number of FLOPs: by the last step, or at first by the device's known rate."""
         if len(self.steps) < 2:
             return self.overhead + ROUNDS * work / self.rate
         before, took = self.steps[-1]
@@ -346,7 +347,7 @@ class NeighbourTrial(Trial):
 
 
 def at_size(log: Log, trial: Trial) -> None:
-    """Outputs and gradients, then all gradients added to: what a kernel does differently at other sizes."""
+    """Outputs and gradients, then all gradients added to: the behaviour that depends on sizes."""
     if not trial.op.gradient:
         return check_update(log, trial, {GOOD: {}})
     got = trained(log, "forward", trial)

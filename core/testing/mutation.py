@@ -32,14 +32,15 @@ from core.testing.processes import processes, registry_of
 from core.testing.runner import Call, Outcome
 from core.testing.strict_choice import StrictChoice
 from core.testing.trial import Trial
-from core.testing.trials import trials_of
+from core.testing.trials import all_trials
 from core.threads import cores
 
 __all__ = ["KernelSwap", "Registry", "cores", "processes", "registry_of", "whole_text"]
 
 FORWARD_ONLY = ("forward", "decode", "random")  # sub-checks that a backward has no part in
 PLACES = re.compile(r"^\s*(?:\.loc|\.file|//).*$|^\s*\.section\s+\.debug.*", re.MULTILINE)
-ENDLESS = 50_000  # branches of a thread block: a hundred times what any example takes, and a second
+VARIABLE = re.compile(r"\.(?:shared|global|const)\b[^={]*?([\w$]+)(?:\[\d*\])*(?: =.*)?$")  # of a file; its name
+ENDLESS = 50_000  # branches of a thread block: a hundred times those of any example, and a second
 CERTAIN = ("repeat",)  # the simulator repeats itself
 
 
@@ -70,7 +71,7 @@ class SwapDevice(SimDevice):
             raise
 
     def swap(self, method: str = "", text: str = "", source: Path = Path()) -> None:
-        """From here on `method` launches what `text` says and not what `source` says; without arguments, it does."""
+        """From here on `method` launches the kernels of `text`, not of `source`; without arguments, of `source`."""
         self.method, self.text, self.source, self.unbuilt = method, text, source, False
         for kernel in [k for k in self._simulators if k.text]:
             simulator = self._simulators.pop(kernel)
@@ -108,8 +109,7 @@ class KernelSwap:
     def __init__(self, op: Op, variant: Variant, registry: Registry) -> None:
         self.op, self.variant = op, variant
         self.runner = SwapRunner(registry)
-        trials, _ = trials_of(op, variant, registry, runner=self.runner)
-        self.trials = sorted(trials, key=lambda t: t.elements)
+        self.trials = sorted(all_trials(op, variant, registry, runner=self.runner), key=lambda t: t.elements)
 
     @property
     def methods(self) -> list[str]:
@@ -135,8 +135,8 @@ class KernelSwap:
 
     @cached_property
     def kernels(self) -> dict[str, list[Kernel]]:
-        """launcher -> the kernels of its sources that it launches on the examples, under every macro. What it launches
-        only while decoding is left out."""
+        """launcher -> the kernels of its sources that it launches on the examples, under every macro. A kernel that
+        it launches only while decoding is left out, unless it launches all of them so."""
         by_method: dict[str, dict[Kernel, None]] = {m: {} for m in self.methods}
         for launch in launches_of(self.trials, decoding=False):
             if launch.method in by_method and launch.kernel.source in sources_of(self.variant, launch.method):
@@ -145,7 +145,7 @@ class KernelSwap:
 
     def same_code(self, method: str, source: Path, text: str) -> bool:
         """Whether the compiler makes the same of `text` as of `source`, for all that a launcher takes from it, under
-        every macro and both types. It looks until the first difference. BuildError for what does not compile."""
+        every macro and both types. It ends at the first difference. BuildError for an error of compilation."""
         for kernel in [k for k in self.kernels[method] if k.source == source]:
             other = replace(kernel, text=text)
             before, after = (compile_ptx(k).ptx for k in (kernel, other))
@@ -183,12 +183,12 @@ class KernelSwap:
         return ""
 
     def _order(self, method: str, strict: bool) -> Iterator[tuple[str, Callable[[Log, Trial], None], Trial]]:
-        """Small examples first, and what catches most before the rest."""
+        """Small examples first, and the most effective checks before the rest."""
         unused = CERTAIN + (FORWARD_ONLY if method == "backward" else ())
         names: Sequence[str] = [n for n in SUBCHECKS if n not in unused]
         first = "gradient" if method != "forward" else "forward"
         if method == "forward" and self.op.gradient:
-            names = (*FORWARD_ONLY, "zeros", "configs", "gradient")  # the last reads what forward saves
+            names = (*FORWARD_ONLY, "zeros", "configs", "gradient")  # the last reads forward's saved tensors
         for name in sorted(names, key=lambda n: n != first) if not strict else [first, "update"]:
             for trial in self.trials:
                 if applies(name, trial):
@@ -196,7 +196,11 @@ class KernelSwap:
 
 
 def code_of(ptx: str, kernel: str) -> list[str]:
-    """The PTX of one kernel and of the functions that are not inlined, without what tells where it comes from."""
+    """The PTX of one kernel and of the functions that are not inlined, without its line numbers, and without variables
+    of the file that these do not use: shared memory of another kernel is declared for all."""
     text = PLACES.sub("", ptx.partition(".section\t.debug")[0])
-    parts = re.split(r"^(?=\.visible \.entry|\.(?:visible )?func)", text, flags=re.MULTILINE)
-    return [" ".join(p.split()) for p in parts if not p.startswith(".visible .entry") or f" {kernel}(" in p[:200]]
+    head, *parts = re.split(r"^(?=\.visible \.entry|\.(?:visible )?func)", text, flags=re.MULTILINE)
+    bodies = [" ".join(p.split()) for p in parts if not p.startswith(".visible .entry") or f" {kernel}(" in p[:200]]
+    mentioned = set(re.findall(r"[\w$]+", " ".join(bodies)))
+    declared = [" ".join(one.split()) for one in head.split(";")]
+    return [*(one for one in declared if not (name := VARIABLE.search(one)) or name[1] in mentioned), *bodies]

@@ -19,15 +19,15 @@ from core.testing.trial import Trial
 
 DIRECTIONS = 2  # random directions for each input and parameter
 DERIVATIVE = 1e-7  # relative error allowed between a gradient and the numeric derivative along a direction
-NOISE = 1e-10  # and this part of what comes from above, where a gradient is that small
+NOISE = 1e-10  # and this part of the output's gradient, where a gradient is that small
 STEPS = (1e-3, 1e-5, 3e-2)  # of differences: the later ones for functions with kinks, or of great scale
 KINK = (1e-6, 1e-7)  # steps to either side, whose slopes agree to about as much where there is a derivative
 UNEQUAL = 1e-2  # and differ by more than this, relative, where there is none
-ELEMENTS = 2000  # of all gradients together, up to which each has its numeric derivative taken for a clue
+ELEMENTS = 2000  # of all gradients together, up to which each is compared with its numeric derivative for a clue
 
 
 def check_derivative(log: Log, trial: Trial, name: str, gradient: Array) -> None:
-    """<gradient, u> against the derivative of <outputs, their gradients> along random directions u of one tensor."""
+    """<gradient, u> and the derivative of <outputs, their gradients> along random directions u, compared."""
     rng = np.random.default_rng([len(name), gradient.size])
     size = float(np.linalg.norm(gradient))
     above = float(np.sqrt(sum(float(np.sum(np.square(s))) for s in trial.seeds.values())))
@@ -47,9 +47,9 @@ def check_derivative(log: Log, trial: Trial, name: str, gradient: Array) -> None
 
 
 def report_wrong(log: Log, trial: Trial, name: str, gradient: Array, relative: float) -> None:
-    """A failure with the worst element; the first one of a variant also with what can be seen."""
+    """A failure with the worst element; the first one of a variant also with its clues."""
     with np.errstate(all="ignore"):
-        seen = "" if any(f.seen for f in log.failures) else clue_of(trial, name)
+        seen = clue_of(trial, name) if log.clues and not any(f.seen for f in log.failures) else ""
         message = worst_element(trial, name, gradient)
     log.failed("gradient", message, relative, seen=seen)
 
@@ -82,7 +82,7 @@ def moved(trial: Trial, name: str, u: Array, step: float) -> dict[str, Array]:
     """The outputs with one tensor moved by `step` along u."""
     base = trial.values[name[1:]]
     assert base is not None
-    return trial.again(values={**trial.values, name[1:]: base + step * u}).train().outputs
+    return trial.moved(name[1:], base + step * u)
 
 
 def total(trial: Trial, outputs: Mapping[str, Array]) -> float:
@@ -125,7 +125,7 @@ def numeric_gradient(trial: Trial, name: str, shape: tuple[int, ...]) -> Array:
 
 
 def worst_element(trial: Trial, name: str, gradient: Array) -> str:
-    """Halve the tensor, keeping the half that is more wrong, until one element is left; say how wrong it is."""
+    """Halve the tensor, keeping the half that is more wrong, until one element is left; its error."""
     left = np.arange(gradient.size)
     while left.size > 1:
         left = max(np.array_split(left, 2), key=lambda half: error_on(trial, name, gradient, half))

@@ -1,7 +1,7 @@
 """The op check of collective ops: two ranks under mpiexec, each with tensors of its own.
 
-The check starts `core.testing.rank_trial` and reads what its rank 0 prints. Where two ranks cannot be started, a
-variant is not checked, and the report says why.
+The check starts `core.testing.rank_trial` and reads the output of its rank 0. Where two ranks cannot be started, a
+variant is not checked, and the report has the reason.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from core.testing.log import Failure, Log
 RANKS = 2
 LIMIT = 300  # seconds
 TIMED = "timed"  # in place of a seed: time the variant
-MARK = "@@"  # in front of what rank 0 prints
+MARK = "@@"  # prefix of the results of rank 0
 # of Open MPI, which else refuses root and more ranks than cores; others ignore them
 STARTS = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
@@ -62,13 +62,13 @@ def check_on_ranks(op: Op, variant: Variant, registry: Registry, report: Variant
 
 def times_on_ranks(op: Op, variant: Variant, registry: Registry, device: str) -> list[dict[str, Any]] | str:
     """The times of a variant of a collective op on two ranks, by the bytes of its flat tensor: milliseconds, and
-    multiples of a copy of as many bytes. Or why there are none, in words."""
+    multiples of a copy of as many bytes. Or the reason why there are none."""
     why = why_no_ranks()
     return why or results([op.name, variant.name, device, TIMED, *given_plugins(registry)])
 
 
 def why_no_ranks() -> str:
-    """Why two ranks cannot be started here, in words; "" where they can."""
+    """The reason why two ranks cannot be started here; "" where they can."""
     if launched().size > 1:
         return f"it takes {RANKS} ranks of its own, and this process is a rank already"
     if shutil.which("mpiexec") is None or find_spec("mpi4py") is None:
@@ -82,7 +82,7 @@ def given_plugins(registry: Registry) -> list[str]:
 
 
 def results(arguments: Sequence[str]) -> list[dict[str, Any]] | str:
-    """What `core.testing.rank_trial` found, a row a sub-check; or why it could not try, in words."""
+    """The findings of `core.testing.rank_trial`, a row a sub-check; or the reason why it could not try."""
     root = str(Path(core.__file__).parents[1])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     command = ["mpiexec", "-n", str(RANKS), sys.executable, "-m", "core.testing.rank_trial", *arguments]

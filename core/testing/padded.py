@@ -1,6 +1,6 @@
 """Tests an op's claim of `padding`: padded sizes, with zeros in the padding, change no other element.
 
-A case is made anew with padding on each dim and attribute that the op lists: its contents, and zeros behind them. The
+A case gets padding on each dim and attribute that the op lists: its contents, and zeros after them. The
 results are compared with the truth of the case without padding, and must be exact zeros in the padding.
 """
 
@@ -50,7 +50,7 @@ def padded_trial(trial: Trial) -> Trial | None:
 
 
 def padded_case(case: Case) -> Case:
-    """The case with every size that the op lists padded to the next multiple: its contents, and zeros behind them."""
+    """The case with every size that the op lists padded to the next multiple: its contents, and zeros after them."""
     op = case.op
     example: dict[str, Any] = {}
     for name in op.attrs:
@@ -79,7 +79,7 @@ def grown(size: int) -> Padded:
 
 
 def behind(value: Array, made: Array | None) -> Array:
-    """`value` with zeros behind it, in the shape of `made`."""
+    """`value` with zeros after it, in the shape of `made`."""
     assert made is not None
     padding = np.zeros(made.shape, value.dtype)
     padding[tuple(slice(0, n) for n in value.shape)] = value

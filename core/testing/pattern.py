@@ -1,4 +1,4 @@
-"""Clues in wrong values, in words: their places, and their relation to the right ones.
+"""Clues in wrong values, as text: their places, and their relation to the right ones.
 
 A constant factor, the values of a different tensor, a transposed matrix, columns that were never written: the patterns
 that an experienced eye looks for first. It compares arrays and knows no op; a clue is never a verdict.
@@ -15,14 +15,14 @@ import numpy as np
 
 from core.testing.compare import Array
 
-NEAR = {"f64": 1e-7, "f32": 1e-3, "bf16": 5e-2}  # relative, between elements that count as equal here
+NEAR = {"f64": 1e-7, "f32": 1e-3, "bf16": 5e-2, "fp16": 5e-3}  # relative, between elements that count as equal here
 MOST = 0.7  # this share of the elements being wrong may be all: a few can be right by chance, or on a diagonal
 FEWEST = 6  # elements below which a factor, or a tensor that looks like another, may be chance
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A tensor's values beside the right ones; `start` is what it held where it was to be added to."""
+    """A tensor's values beside the right ones; `start` is its value before the addition."""
 
     got: Array
     want: Array
@@ -61,7 +61,7 @@ def seen(scene: Scene, name: str) -> str:
     one, off = scene.tensors[name], scene.wrong(name)
     if not off.any():
         return ""
-    counts = (one.want != 0) | (one.got != 0)  # zeros that are right say nothing
+    counts = (one.want != 0) | (one.got != 0)  # zeros that are right are no clue
     pattern = ""
     if off[counts].mean() > MOST or off.size < FEWEST:
         pattern = next(filter(None, (look(scene, name, one) for look in EVERYWHERE)), "")
@@ -90,7 +90,7 @@ def region(off: Array, fault: str = "wrong") -> str:
 
 
 def stretch(wrong: Array, one: str) -> str:
-    """In words, which places of a line those are: one, the first few, or all from one on; "" for others."""
+    """The places of a line as text: one, the first few, or all from one on; "" for others."""
     places, many = np.flatnonzero(wrong), one + "s"
     first, last, count = int(places[0]), int(places[-1]), len(wrong)
     if len(places) == count or len(places) != last - first + 1:
@@ -112,7 +112,7 @@ def what_is_there(one: Compared, off: Array) -> str:
     return ""
 
 
-# --- what ----------------------------------------------------------------------------------------------------------
+# --- values --------------------------------------------------------------------------------------------------------
 
 
 def everywhere_nothing(scene: Scene, name: str, one: Compared) -> str:
@@ -125,8 +125,8 @@ def not_added(scene: Scene, name: str, one: Compared) -> str:
     if one.start is None:
         return ""
     if scene.near(one.got, one.want - one.start):
-        return "what was there before is gone: the gradient is written where the plan asks to add it"
-    return "got is what was there before: nothing was added" if scene.near(one.got, one.start) else ""
+        return "the previous value is lost: the gradient is written where the plan adds it"
+    return "got is the previous value: nothing was added" if scene.near(one.got, one.start) else ""
 
 
 def exchanged(scene: Scene, name: str, one: Compared) -> str:
@@ -135,7 +135,7 @@ def exchanged(scene: Scene, name: str, one: Compared) -> str:
         if other == name or not scene.near(one.got, with_it.want):
             continue
         both = scene.near(with_it.got, one.want)
-        return f"{name} and {other} are exchanged" if both else f"it holds what belongs into {other}"
+        return f"{name} and {other} are exchanged" if both else f"it holds the values of {other}"
     return ""
 
 
@@ -177,7 +177,7 @@ def same_factor(scene: Scene, got: Array, want: Array) -> float | None:
 
 
 def named(value: float, scene: Scene) -> str:
-    """ ", which is sqrt(D)": the size of the op that a factor comes from."""
+    """ ", which is sqrt(D)": the size of the op that explains a factor."""
     for size, formula in formulas(scene.dims):
         if abs(abs(value) - size) <= NEAR[scene.dtype] * size:
             return f", which is {'-' if value < 0 else ''}{formula}"
@@ -198,7 +198,7 @@ def formulas(dims: Mapping[str, Any]) -> Iterator[tuple[float, str]]:
 
 
 def without_above(scene: Scene, name: str, one: Compared) -> str:
-    """Whether the gradient that comes from above was left out."""
+    """Whether the output's gradient was left out."""
     for above, value in scene.above.items():
         if value.shape == one.got.shape and scene.near(one.got * value, one.want):
             return f"{above} is not in it: got times {above} is the expected value"

@@ -20,7 +20,7 @@ from core.registry import Registry
 from core.threads import THREADS, cores
 
 Words = SimpleQueue[tuple[str, str]]
-POLL = 0.2  # seconds between two looks at what the processes say
+POLL = 0.2  # seconds between two reads of the processes' reports
 SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -28,7 +28,7 @@ SPAWN = multiprocessing.get_context("spawn")
 def processes(workers: int, words: Words | None = None) -> Iterator[ProcessPoolExecutor]:
     """A pool that shares out the cores. What ends the block early, Ctrl-C too, ends its processes at once.
 
-    words: where `say` puts what a process is doing.
+    words: where `say` puts the activity of a process.
     """
     pool = ProcessPoolExecutor(workers, SPAWN, _begin, (max(1, cores() // workers), words))
     try:
@@ -74,7 +74,7 @@ WORDS: Words | None = None  # of the process at hand
 def _begin(threads: int, words: Words | None) -> None:
     global WORDS
     WORDS = words
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent process
     os.environ[THREADS] = str(threads)
     use(threads)  # the pool was made on import, for all cores
 

@@ -28,7 +28,7 @@ from core.testing.compare import Array, bounds_of, round_to
 from core.testing.on_ranks import MARK, TIMED
 
 ROUNDS = 7  # of a timing
-GUARD = 64  # elements before and behind each tensor
+GUARD = 64  # elements before and after each tensor
 Row = dict[str, Any]
 
 
@@ -85,13 +85,15 @@ class RankTrial:
         same = np.array_equal(first, again) or not self.variant.repeatable
         who = f"rank {self.ranks.rank}"
         about = {"dtype": dtype, "example": slicing.label, "n": slicing.n}
-        far = "" if error <= bound else f"{who}: relative error {error:.1e} against the reference, over {bound:.0e}"
+        far = (
+            "" if error <= bound else f"{who}: relative error {error:.1e} compared with the reference, over {bound:.0e}"
+        )
         yield {"check": "forward", "error": error, "wrong": far, **about}
         yield {"check": "repeat", "error": 0.0, "wrong": "" if same else f"{who}: other bits in a second call", **about}
         yield {"check": "bounds", "error": 0.0, "wrong": f"{who}: {overrun}" if overrun else "", **about}
 
     def call(self, variant: Any, slicing: Slicing, drawn: Array, dtype: str, host: bool = False) -> tuple[Array, str]:
-        """(the tensor that the op writes, what was written outside of the tensors)."""
+        """(the tensor that the op writes, the writes outside of the tensors)."""
         flat = GuardedFlat(None if host else self.device, drawn, dtype)
         mine = self.mine(slicing)
         apart = None if slicing.inside else GuardedFlat(flat.device, drawn[mine], dtype).tensor

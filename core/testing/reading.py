@@ -15,7 +15,7 @@ SUM = re.compile(r"^(These )[\d,]+( lines)", re.M)
 
 
 def counted(text: str, root: Path = ROOT) -> str:
-    """The page with the count of every row, and behind each table the sum of its rows."""
+    """The page with the count of every row, and after each table the sum of its rows."""
     total = 0
     lines = []
     for line in text.splitlines(keepends=True):

@@ -1,4 +1,4 @@
-"""The op check at sizes of practice, where the simulator runs kernels in native code.
+"""The op check at practical sizes, where the simulator runs kernels in native code.
 
 Strict mode finds races in the small examples. One large example for each dtype then shows values at sizes that many
 thread blocks share: with as many rows or sequences as some FLOPs allow.

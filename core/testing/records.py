@@ -60,7 +60,7 @@ def keep(verdicts: Verdicts, variant: Variant, verdict: Verdict, whole: bool = F
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """One record a line. OSError as it comes."""
+    """One record a line. OSError passes."""
     lines = ",\n".join(json.dumps(row) for row in rows)
     atomic_files.replace(path, f"[\n{lines}\n]\n".encode())
 

@@ -1,10 +1,10 @@
-"""The verdicts that come with a release: `python -m core.testing.release` brings the files up to date.
+"""The verdicts of a release: `python -m core.testing.release` brings the files up to date.
 
 Each plugin's folder has a verdicts.json with the findings of the op check on its variants: kernels in the simulator,
 the rest on the cpu. An entry is keyed by the code that it was made from, so that only variants whose code has changed
 are checked, and those whose entry has no smallest sizes; a whole check in this machine's cache (`core check --all
 --no-time`) is reused. The files are written after each variant: an interrupted command continues with the rest. A
-variant of ours that fails, or has lines or loops that no example reaches and that it does not declare, gets no entry.
+variant of corelm that fails, or has lines or loops that no example reaches and that it does not declare, gets no entry.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ DECLARE = "give the variant an example that reaches this, or declare it: uncover
 class ReleaseEntry:
     """A variant that has to be in a plugin's file, and the rows that are there for it and count.
 
-    asks: sub-checks that each row has to have passed. Kernels that come with corelm leave no line or loop without an
+    asks: sub-checks that each row must have passed. Kernels of corelm leave no line or loop without an
     example, unless they declare it; kernels of plugins get a note.
     """
 
@@ -93,7 +93,7 @@ def entries_of(registry: Registry, kinds: Sequence[str] = (BUILT_IN, SHIPPED)) -
 
 
 def asked_of(variant: Variant, shipped: bool) -> frozenset[str]:
-    """The sub-checks that a verdict on a variant has to have passed to come with a release."""
+    """The sub-checks that a variant must have passed for a verdict of a release."""
     return frozenset((WHOLE, REACHED) if variant.sources and shipped else (WHOLE,))
 
 
@@ -172,7 +172,7 @@ def release(registry: Registry, kinds: Sequence[str], plugins: tuple[str, ...], 
 
 
 def outcome(report: VariantReport, good: bool) -> str:
-    """The result of a whole check in words, lines and loops without an example included."""
+    """The result of a whole check as text, lines and loops without an example included."""
     said = "passed" if good else "refused" if report.passed else report.describe_failures()
     return "\n  ".join([said, *report.gaps, *([DECLARE] if report.gaps and not good else [])])
 
@@ -190,7 +190,7 @@ def clean(entries: Sequence[ReleaseEntry]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=COMMAND, description=str(__doc__).splitlines()[0])
     parser.add_argument("only", nargs="*", metavar="OP[.VARIANT]", help="these alone; all that are stale otherwise")
-    parser.add_argument("--plugin", action="append", default=[], metavar="PATH", help="of this plugin, not of ours")
+    parser.add_argument("--plugin", action="append", default=[], metavar="PATH", help="of this plugin, not of corelm")
     parser.add_argument("--jobs", type=int, default=cores(), metavar="N", help="variants at the same time")
     parser.add_argument("--list", action="store_true", help="name stale verdicts, and check nothing")
     options = parser.parse_args(arguments)

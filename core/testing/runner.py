@@ -12,8 +12,8 @@ import functools
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,10 +32,10 @@ from core.pool import Pool, aligned_empty, pool, using
 from core.registry import Registry
 from core.testing.compare import Array
 
-GUARD = 4096  # bytes before and behind each tensor
+GUARD = 4096  # bytes before and after each tensor
 POISON = 0xFF  # every float type reads these bytes as not-a-number
 THREE = 3  # the `Call.order` that runs a cpu variant on as many threads
-OTHER = 0xA5  # a second pattern: what an integer output may well hold under the one, it does not hold under both
+OTHER = 0xA5  # a second pattern: an integer output may equal one of them, but not both
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Call:
     given: tensors with contents (float arrays in f32 or f64, independent of the device's types), and None for
     absent ones. writes: tensors that the launcher must fill, which start poisoned. shares: {"dx": "dy"} puts the
     first into the memory of the second. may_change: given tensors that the launcher may write to.
-    fill: the byte that all of `writes` starts as. fast: whether races need not be looked for, where that is slow.
+    fill: the byte that all of `writes` starts as. fast: whether the search for races may be left out, where it is slow.
     order: on the cpu, 0 runs rows as always and any other number shuffles the order of the row ranges; elsewhere, the
     number of a further run.
     """
@@ -65,7 +65,7 @@ class Call:
     fast: bool = False
 
     def specs(self) -> Any:
-        """`t` before it has memory: what `why_not`, `configs` and `workspace` see."""
+        """`t` before it has memory, as `why_not`, `configs` and `workspace` see it."""
         tensors: dict[str, Any] = {
             k: None if v is None else TensorSpec(v.shape, self.dtypes[k]) for k, v in self.given.items()
         }
@@ -87,10 +87,10 @@ class Outcome:
 class Runner(Protocol):
     """A device in the op check: `kind` is its row of the table of devices, `target` the open device.
 
-    orders: `Call.order` -> what it means, in words: those in which a call is made again to compare its bits.
-    timed: whether its time says anything.
+    orders: `Call.order` -> its meaning: those in which a call is made again to compare its bits.
+    timed: whether its time has a meaning.
     slow: whether large examples take so long that a trial of them is to be brief.
-    native: whether kernels are simulated in native code, at sizes of practice too.
+    native: whether kernels are simulated in native code, at practical sizes too.
     """
 
     kind: DeviceKind
@@ -105,7 +105,11 @@ class Runner(Protocol):
     def target(self) -> Any: ...
 
     def can_run(self, variant: Variant) -> str | None:
-        """Why a variant cannot run there at all, in words."""
+        """The reason why a variant cannot run there at all."""
+        ...
+
+    def lacks(self, variant: Variant, dtype: str) -> str | None:
+        """The reason why a variant cannot run there in `dtype`."""
         ...
 
     def run(self, call: Call) -> Outcome: ...
@@ -115,7 +119,15 @@ class Runner(Protocol):
         ...
 
     def gaps(self, variant: Variant) -> list[str]:
-        """Lines of the variant's kernels that no call has run, in words, where that is counted."""
+        """Lines of the variant's kernels that no call has run, where that is counted."""
+        ...
+
+    def later(self) -> AbstractContextManager[list[Any]]:
+        """Launches that are to be watched for races wait: they are added to the list, with an empty case and dtype."""
+        ...
+
+    def strictly(self, late: Sequence[Any]) -> Iterable[tuple[Any, Callable[[], None]]]:
+        """Of launches that wait, those that are worth watching, and a function that raises for a fault."""
         ...
 
 
@@ -126,7 +138,7 @@ def best(
     nested: Nested,
     can_run: Callable[[Variant], Any] = lambda variant: None,
 ) -> tuple[Variant, Tensors]:
-    """The variant of the highest priority that can do what a nested launch asks for, and its `t`."""
+    """The variant of the highest priority that can run a nested launch, and its `t`."""
     variants = registry.variants[nested.op.name].values()
     here = [v for v in variants if v.device == device and dtype in v.dtypes and arithmetic(dtype, v.tf32) == dtype]
     able = [v for v in here if can_run(v) is None and nested.why_not(v) is None]
@@ -160,9 +172,19 @@ class CpuRunner:
     def can_run(self, variant: Variant) -> str | None:
         return None
 
+    def lacks(self, variant: Variant, dtype: str) -> str | None:
+        return None
+
     def gaps(self, variant: Variant) -> list[str]:
         """A variant for the cpu has no kernels."""
         return []
+
+    def later(self) -> AbstractContextManager[list[Any]]:
+        return nullcontext([])
+
+    def strictly(self, late: Sequence[Any]) -> Iterable[tuple[Any, Callable[[], None]]]:
+        """Nothing watches a variant for the cpu."""
+        return ()
 
     def pick(self, name: str, method: str, values: Mapping[str, Any]) -> tuple[Variant, Tensors]:
         """The variant of a nested launch: the best that can run on these tensors."""
@@ -171,14 +193,7 @@ class CpuRunner:
         return best(self.registry, self.kind.runs, dtype, Nested.of(self.registry.op(name), method, values))
 
     def run(self, call: Call) -> Outcome:
-        buffers = {
-            name: GuardedArray(value.shape, NUMPY[call.dtypes[name]], value)
-            for name, value in call.given.items()
-            if value is not None
-        }
-        for name, spec in call.writes.items():
-            if name not in call.shares:
-                buffers[name] = GuardedArray(spec.shape, NUMPY[spec.dtype], fill=call.fill)
+        buffers = self._buffers(call)
         before = {n: b.array.tobytes() for n, b in buffers.items() if n in call.given and n not in call.may_change}
         t = self._tensors(call, buffers)
         held = {n: getattr(t, n) for n in call.given.keys() | call.writes.keys()}
@@ -197,6 +212,33 @@ class CpuRunner:
         for buffer in (*buffers.values(), scratch):
             buffer.poison()
         return outcome
+
+    def repeated(self, call: Call) -> Callable[[str, Array], dict[str, Array]]:
+        """A function that repeats a call with other contents of one given tensor: (its name, contents) -> the
+        tensors that the call writes. Recorded once, and nothing looks for wrong accesses."""
+        buffers = self._buffers(call)
+        scratch = GuardedArray((call.variant.workspace(call.specs()),), np.dtype(np.uint8))
+        commands = self.target.record(call.variant, call.method, self._tensors(call, buffers), self.pick, scratch.array)
+
+        def again(name: str, contents: Array) -> dict[str, Array]:
+            buffers[name].array[...] = contents
+            with rows_in(call.order), np.errstate(all="ignore"):
+                self.target.run(commands)
+            buffers[name].array[...] = call.given[name]
+            return {n: buffers[call.shares.get(n, n)].array.copy() for n in call.writes}
+
+        return again
+
+    def _buffers(self, call: Call) -> dict[str, GuardedArray]:
+        buffers = {
+            name: GuardedArray(value.shape, NUMPY[call.dtypes[name]], value)
+            for name, value in call.given.items()
+            if value is not None
+        }
+        for name, spec in call.writes.items():
+            if name not in call.shares:
+                buffers[name] = GuardedArray(spec.shape, NUMPY[spec.dtype], fill=call.fill)
+        return buffers
 
     def _tensors(self, call: Call, buffers: Mapping[str, GuardedArray]) -> Any:
         tensors: dict[str, Any] = {k: None if v is None else buffers[k].array for k, v in call.given.items()}
@@ -239,8 +281,9 @@ class GuardedArray:
 
 def unwritten(array: Array, fill: int = POISON) -> Array:
     """The mask of elements that still have the bytes of `fill`."""
-    flat = np.ascontiguousarray(array).view(np.uint8).reshape(*array.shape, array.dtype.itemsize)
-    return np.asarray((flat == fill).all(-1))
+    bits = np.dtype(f"u{array.dtype.itemsize}")
+    pattern = bits.type(int.from_bytes([fill] * bits.itemsize, "big"))
+    return np.asarray(np.ascontiguousarray(array).view(bits).reshape(array.shape) == pattern)
 
 
 @functools.cache

@@ -18,14 +18,14 @@ ADDRESSABLE = 1 << 47  # bytes, where the system does not report free memory
 
 
 def example_of(op: Op, words: Sequence[str]) -> dict[str, Any]:
-    """The example that `--shape` says: an input's or a param's sizes, or an attr. Without it, the op's largest.
+    """The example of `--shape`: an input's or a param's sizes, or an attr. Without it, the op's largest.
 
-    Raises UsageError for a name that the op does not have and for sizes that are none.
+    Raises UsageError for a name that the op does not have and for invalid sizes.
     """
     if not words:
         if not op.examples:
             raise BuildError(f'op "{op.name}" has no examples', hint="give --shape")
-        return max((dict(e) for e in op.examples), key=lambda e: _elements(op, e))
+        return largest_first(op)[0]
     example: dict[str, Any] = {}
     for part in (p for text in words for p in text.split()):
         name, equals, value = part.partition("=")
@@ -38,6 +38,11 @@ def example_of(op: Op, words: Sequence[str]) -> dict[str, Any]:
         sized = (name in op.inputs or name in op.params) and not optional
         example[name] = _sizes(part, value) if sized else _literal(value)
     return example
+
+
+def largest_first(op: Op) -> list[dict[str, Any]]:
+    """The op's examples, those with most elements first."""
+    return sorted((dict(e) for e in op.examples), key=lambda e: _elements(op, e), reverse=True)
 
 
 def as_shape(op: Op, example: Mapping[str, Any]) -> str:

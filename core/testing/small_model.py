@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -55,7 +55,7 @@ class SmallModel:
     """A model on small sizes, with weights that are drawn by the names of Hugging Face's tensors.
 
     dims: over `SMALL`, of which only the dims that the model has are taken. config: keys of config.json over those
-    that export writes, None for null. peer, golden, objective: see `check_model`.
+    that export writes, None for null. peer, golden, objective, undecayed: see `check_model`.
     """
 
     name: str
@@ -65,6 +65,7 @@ class SmallModel:
     golden: Path | None = None
     objective: Objective | None = None
     registry: Registry = field(default_factory=shared_registry)
+    undecayed: Sequence[str] = ()
 
     @property
     def golden_values(self) -> dict[str, Array]:
@@ -135,7 +136,7 @@ class SmallModel:
         return built
 
     def folder(self, path: Path, **changes: Any) -> Path:
-        """An export of ours at `path`, config.json with `config` and `changes`; a value `...` removes a key."""
+        """An export at `path`, config.json with `config` and `changes`; a value `...` removes a key."""
         opened = Opened(MODEL, path, self.source, self.sizes, self.weights)
         self.format.write(prepare(opened, self.registry, "f32"), self.registry, path, TARGET)
         config = json.loads((path / CONFIG).read_text("utf-8")) | dict(self.config) | changes

@@ -14,9 +14,10 @@ from core.registry import Registry
 from core.sim.faults import KernelError
 from core.sim.launching.launch_report import Report
 from core.sim.launching.watchers import Taped
-from core.testing.case import Case
+from core.testing.case import Case, make_case
 from core.testing.devices import DeviceRunner, Placed, name_tensors
 from core.testing.runner import Call, CpuRunner
+from core.testing.shapes import example_of, largest_first
 from core.testing.trial import Trial
 from core.testing.trials import modes_of, reference_of
 
@@ -35,6 +36,16 @@ def kernels_of(name: str, registry: Registry) -> tuple[Op, Variant]:
     if not registry.has_kernels(chosen):
         raise UsageError(f"{name} is for {chosen.device} and has no kernels", hint=f"core ops {op} lists the variants")
     return registry.op(op), chosen
+
+
+def case_for(op: Op, variant: Variant, registry: Registry, words: Sequence[str], dtype: str) -> Case:
+    """The case of `--shape`; without one, of the op's largest example that the variant takes. Raises as example_of."""
+    first = make_case(op, example_of(op, words))
+    if words or dtype not in variant.dtypes:
+        return first
+    home, truth = CpuRunner(registry), reference_of(op, registry)
+    cases = (first, *(make_case(op, example) for example in largest_first(op)[1:]))
+    return next((c for c in cases if Trial(c, variant, truth, dtype, "forward", home, home).why_not() is None), first)
 
 
 class TraceRunner(DeviceRunner):
@@ -89,7 +100,7 @@ def run_launchers(
 ) -> None:  # fmt: skip
     """Run a variant's launchers once on a case, and show each launch of a direction (forward, backward or both).
 
-    A launcher that several ways of training share is shown once. runner: makes a runner that calls what it gets.
+    A launcher that several ways of training share is shown once. runner: makes a runner of a callable.
     Raises UsageError for a dtype that the variant does not have, and where nothing is launched; BuildError where it
     cannot run; KernelError.
     """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ def peers_values(case: SmallModel) -> dict[str, Array]:
     """The results of transformers' class: logits, loss, gradients as "d" + our parameter, and `STEPS` losses.
 
     It loads our export, and its gradients come back through `save_pretrained` and our reader, so that neither side's
-    names are written twice. Sums are in f64 where transformers has the choice. CheckFailed for what transformers reads
-    as another model, or saves with other values.
+    names are written twice. Sums are in f64 where transformers has the choice. CheckFailed for a model that
+    transformers reads as another one, or saves with other values.
     """
     import torch
 
@@ -41,6 +42,9 @@ def peers_values(case: SmallModel) -> dict[str, Array]:
         now.backward()
         values = {"logits": model(tokens).logits.detach().numpy(), "loss": now.detach().numpy()}
         held = list(model.parameters())
+        decay = [
+            p.ndim > 1 and not any(fnmatchcase(n, glob) for glob in case.undecayed) for n, p in model.named_parameters()
+        ]
         before = [p.data for p in held]
         for p in held:
             p.data = p.grad.float()
@@ -49,7 +53,7 @@ def peers_values(case: SmallModel) -> dict[str, Array]:
         values |= {"d" + name: np.array(value) for name, value in case.read(theirs).items()}
         for p, value in zip(held, before, strict=True):
             p.data = value
-        losses = adamw_losses(held, loss)
+        losses = adamw_losses(held, decay, loss)
     return {**{name: value.astype(np.float32) for name, value in values.items()}, "losses": np.array(losses)}
 
 
@@ -84,13 +88,16 @@ def peer_loss(model: Any, tokens: Any, targets: Any) -> Any:
     return functional.cross_entropy(model(tokens).logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
 
 
-def adamw_losses(held: Sequence[Any], loss: Callable[[], Any]) -> list[float]:
-    """The losses before each of `STEPS` steps of torch's AdamW; matrices decay, vectors do not."""
+def adamw_losses(held: Sequence[Any], decay: Sequence[bool], loss: Callable[[], Any]) -> list[float]:
+    """The losses before each of `STEPS` steps of torch's AdamW. decay: whether each parameter decays."""
     import torch
 
     groups = [
-        {"params": [p for p in held if p.ndim > 1], "weight_decay": OPTIONS["weight_decay"]},
-        {"params": [p for p in held if p.ndim == 1], "weight_decay": 0.0},
+        {
+            "params": [p for p, decays in zip(held, decay, strict=True) if decays],
+            "weight_decay": OPTIONS["weight_decay"],
+        },
+        {"params": [p for p, decays in zip(held, decay, strict=True) if not decays], "weight_decay": 0.0},
     ]
     adamw = torch.optim.AdamW(groups, lr=RATE, betas=tuple(OPTIONS["betas"]), eps=OPTIONS["eps"])  # type: ignore[arg-type]
     losses = []

@@ -5,7 +5,7 @@ A `Trial` runs the variant and keeps the truth beside it; checks.py has the sub-
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -18,7 +18,7 @@ from core.plan import first_config
 from core.ranks.group import ALONE
 from core.testing.case import Case
 from core.testing.compare import Array, round_to, rounding
-from core.testing.runner import POISON, Call, Outcome, Runner
+from core.testing.runner import POISON, Call, CpuRunner, Outcome, Runner
 
 LONG = 512  # an axis longer than this makes an example a large one
 
@@ -71,7 +71,7 @@ PLAIN = GradientRequest()
 class Trial:
     """`mode` is "backward" (two launchers), "forward_backward" (one) or "forward" (no gradient at all).
 
-    fast: whether races need not be looked for in its calls, since other trials launch the same kernels.
+    fast: whether the search for races in its calls may be left out, since other trials launch the same kernels.
     at_once: tokens that are fed at once while decoding, where the variant does not take all; 0: all.
     """
 
@@ -102,7 +102,7 @@ class Trial:
     # --- the variant -----------------------------------------------------------------------------------------
 
     def train(self, request: GradientRequest = PLAIN) -> Training:
-        """Forward and backward as `request` says; the outcome's gradients are those that are wanted."""
+        """Forward and backward by `request`; the outcome has the wanted gradients."""
         if self.mode == "forward_backward":
             call = self.forward_call("forward_backward", request)
             starts = self._gradients(call, request)
@@ -130,7 +130,7 @@ class Trial:
 
     @property
     def brief(self) -> bool:
-        """A large example where runs are slow, which only goes through what depends on sizes (checks.BRIEF)."""
+        """A large example where runs are slow, which has only the sub-checks that depend on sizes (checks.BRIEF)."""
         return self.runner.slow and self.case.longest > LONG
 
     @property
@@ -151,7 +151,7 @@ class Trial:
             method,
             self.case.dims,
             given={**self.values, **self._extras()},
-            dtypes=self._dtypes(),
+            dtypes=self._dtypes,
             writes={**self._specs(self.op.outputs), **self.saved_specs},
             may_change=frozenset(self.op.mutates) | (frozenset(("step",)) if not self.op.gradient else frozenset()),
             flags={"ranks": ALONE} if "ranks" in self.op.uses else {},
@@ -161,7 +161,7 @@ class Trial:
         )
 
     def _fast(self, request: GradientRequest) -> bool:
-        """Whether races are looked for elsewhere: in smaller examples, or in the first dtype and the first tiles."""
+        """Whether the search for races is elsewhere: in smaller examples, or in the first dtype and the first tiles."""
         return self.fast or (self.brief and (request.config > 0 or self.dtype != self.variant.dtypes[0]))
 
     @property
@@ -170,7 +170,7 @@ class Trial:
         return {**self.case.dims, **({"T": self.at_once} if self.at_once else {})}
 
     def backward_call(self, first: Outcome, request: GradientRequest) -> Call:
-        """Backward with what the variant declared, and nothing else."""
+        """Backward with the tensors that the variant declared, and no others."""
         held: dict[str, Array | None] = {**self.values, **{n: first.tensors[n] for n in self.op.outputs}}
         inputs: dict[str, Array | None] = {n: held[n] for n in self.variant.reads}
         inputs |= {n: first.tensors[n] for n in self.variant.saved}
@@ -179,7 +179,7 @@ class Trial:
             "backward",
             self.case.dims,
             given={**inputs, **self._extras()},
-            dtypes=self._dtypes(),
+            dtypes=self._dtypes,
             config=self._config(request),
             order=request.order,
             fill=request.fill,
@@ -187,7 +187,7 @@ class Trial:
         )
 
     def _gradients(self, call: Call, request: GradientRequest) -> dict[str, Array]:
-        """Put the gradients into `call` as `request` says; returns what those to add to start from."""
+        """Put the gradients into `call` by `request`; returns what those to add to start from."""
         inputs: dict[str, Array | None] = dict(call.given)
         writes, shares, flags = dict(call.writes), dict(call.shares), {}
         inputs |= {n: None if n in request.absent else v for n, v in self.seeds.items()}
@@ -269,20 +269,20 @@ class Trial:
     def _specs(self, names: Any) -> dict[str, TensorSpec]:
         return {n: self._spec(n) for n in names}
 
-    def _dtypes(self) -> dict[str, str]:
+    @cached_property
+    def _dtypes(self) -> Mapping[str, str]:
         op = self.op
         names = [*op.inputs, *op.outputs, *op.params]
         dtypes = {n: resolve(self.case.pattern(n).dtype, self.dtype) for n in names}
         dtypes |= {"d" + n: resolve("acc", self.dtype) if n in op.params else dtypes[n] for n in names}
         dtypes |= {n: s.dtype for n, s in self.saved_specs.items()}
         dtypes |= {n: resolve(op.state[n].pattern.dtype, self.dtype) for n in op.state}
-        return {**dtypes, "start": "i32", "key": "u32", "step": "f64"}
+        return {**dtypes, "start": "i32", "counts": "i32", "key": "u32", "step": "f64"}
 
     def _extras(self) -> dict[str, Array | None]:
-        """`start`, `key`, `step` and state as a training plan gives them."""
+        """`start`, `counts`, `key`, `step` and state as a training plan gives them."""
         extras: dict[str, Array | None] = dict.fromkeys(self.op.state)
-        if "start" in self.op.uses:
-            extras["start"] = None
+        extras |= dict.fromkeys(use for use in ("start", "counts") if use in self.op.uses)
         return {**extras, **self.case.extras}
 
     # --- the truth -------------------------------------------------------------------------------------------
@@ -316,6 +316,13 @@ class Trial:
         other.values = dict(self.values if values is None else values)
         return other
 
+    @cached_property
+    def moved(self) -> Callable[[str, Array], dict[str, Array]]:
+        """(tensor, other contents of it) -> the outputs of this variant's forward. For a variant of the cpu, and many
+        calls: numeric derivatives."""
+        assert isinstance(self.runner, CpuRunner)
+        return self.runner.repeated(self.forward_call())
+
     @property
     def _truth_mode(self) -> str:
         return "forward" if self.mode == "forward" else "backward"
@@ -337,24 +344,40 @@ class Trial:
 
     # --- decoding --------------------------------------------------------------------------------------------
 
-    def feed(self, values: Mapping[str, Array | None], state: Mapping[str, Array], start: Array) -> Outcome:
-        """One step of a decode session: `values` holds the new tokens only; `state` is appended to."""
-        call = self.feed_call(values, state, start)
+    def feed(
+        self,
+        values: Mapping[str, Array | None],
+        state: Mapping[str, Array],
+        start: Array,
+        counts: Array | None = None,
+    ) -> Outcome:
+        """One step of a decode session: `values` holds the new tokens only, of which row b has `counts[b]`, all by
+        default; `state` is appended to, or changed."""
+        call = self.feed_call(values, state, start, counts)
         return self.fed(call, first_config(self.variant, call.specs()))
 
     def fed(self, call: Call, config: Mapping[str, Any]) -> Outcome:
         """The outcome of such a step with a tile candidate."""
         return self.runner.run(replace(call, config=config))
 
-    def feed_call(self, values: Mapping[str, Array | None], state: Mapping[str, Array], start: Array) -> Call:
+    def feed_call(
+        self,
+        values: Mapping[str, Array | None],
+        state: Mapping[str, Array],
+        start: Array,
+        counts: Array | None = None,
+    ) -> Call:
         """The call of `feed`, before a tile candidate is chosen."""
         dims = self.case.solve(values)
+        arguments = {**values, **state, "start": start}
+        if "counts" in self.op.uses:
+            arguments["counts"] = np.full(start.shape, dims["T"], np.int32) if counts is None else counts
         return Call(
             self.variant,
             "forward",
             dims,
-            given={**values, **state, "start": start},
-            dtypes=self._dtypes(),
+            given=arguments,
+            dtypes=self._dtypes,
             writes={**{n: self.case.spec(n, self.dtype, dims) for n in self.op.outputs}, **self.saved_at(dims)},
             may_change=frozenset(state),
             fast=self.fast,

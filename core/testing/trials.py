@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from core.dtypes import widest_first
 from core.errors import BuildError
 from core.op import Op, Reference, Variant
 from core.registry import Registry
@@ -23,7 +24,7 @@ def reference_of(op: Op, registry: Registry) -> Reference:
         return derive_reference(op, registry)
     reference = registry.variant(op.name, "reference")
     if not isinstance(reference, Reference):
-        raise BuildError(f"{op.name}.reference is no Reference")
+        raise BuildError(f"{op.name}.reference is not a Reference")
     return reference
 
 
@@ -59,10 +60,10 @@ def trials_of(
     runner = home if runner is None else runner
     trials, skipped = [], {}
     for case in cases_of(op, variant) if cases is None else cases:
-        for dtype in sorted(dtypes or variant.dtypes, reverse=True):  # f64 first: there the numbers are clearest
+        for dtype in widest_first(dtypes or variant.dtypes):
             for mode in modes_of(op, variant):
                 trial = Trial(case, variant, truth, dtype, mode, runner, home)
-                why_not = runner.can_run(variant) or trial.why_not()
+                why_not = runner.can_run(variant) or runner.lacks(variant, dtype) or trial.why_not()
                 if why_not is None:
                     trials.append(trial)
                 else:
@@ -92,6 +93,15 @@ def decoded_trials(
                 trial.at_once = count
                 trials.append(trial)
     return trials
+
+
+def all_trials(op: Op, variant: Variant, registry: Registry, *, runner: Runner | None = None) -> list[Trial]:
+    """The trials of `trials_of`, and those of `decoded_trials`: every way in which a plan may run the variant."""
+    cases, truth = cases_of(op, variant), reference_of(op, registry)
+    runner = CpuRunner(registry) if runner is None else runner
+    trials, _ = trials_of(op, variant, registry, runner=runner, cases=cases, reference=truth)
+    fed = decoded_trials(op, variant, registry, runner=runner, cases=cases, reference=truth, but=trials)
+    return [*trials, *fed]
 
 
 def modes_of(op: Op, variant: Variant) -> list[str]:

@@ -1,4 +1,4 @@
-"""Updates and norms: ops without a gradient, against their reference, over several calls in a row.
+"""Updates and norms: ops without a gradient, compared with their reference over several calls in a row.
 
 Each call starts from the state that the one before left, as in training; and the control record takes every state of a
 step.
@@ -15,35 +15,48 @@ from core.op import SLOT
 from core.testing.compare import Array
 from core.testing.log import Log, compare, kept_out, no_excuse
 from core.testing.pattern import Compared, Scene
-from core.testing.trial import Trial
+from core.testing.trial import PLAIN, GradientRequest, Trial
 
 CALLS = 3
 GOOD = "a good step"
-# what the control record says: slots to set before each call
+# the control record: slots to set before each call. A loss at its limit is not above it; a scale that is its least one
+# halts at an overflow, as one without growth does, and one near it is not halved.
 CONTROLS: Mapping[str, Mapping[str, float]] = {
     GOOD: {},
     "a step that is not ok": {"ok": 0.0, "halted": 1.0},
     "a loss that is not a number": {"loss": float("nan")},
     "an infinite loss": {"loss": float("inf")},
     "a learning rate that is not a number": {"lr": float("nan"), "ok": 0.0},
-    "a loss above its limit": {"loss_limit": 2.25, "ok": 0.0},
-    "a norm above its limit": {"norm_limit": 0.0, "ok": 0.0},
+    "a loss above its limit": {"loss_limit": 2.25, "ok": 0.0, "loss_scale": 2.0},
+    "a norm above its limit": {"norm_limit": 0.0, "ok": 0.0, "growth_steps": 7.0},
+    "a loss scale that grows": {"loss_scale": 32.0, "good_steps": 0.0, "growth_steps": 1.0},
+    "a loss scale that waits": {"loss_scale": 1.5, "good_steps": 5.0, "growth_steps": 7.0, "loss_limit": 2.5},
+    "a loss scale under an infinite loss": {"loss_scale": 32.0, "growth_steps": 7.0, "loss": float("inf")},
 }
 
 
-def check_update(log: Log, trial: Trial, controls: Mapping[str, Mapping[str, float]] = CONTROLS) -> None:
-    """Several calls of variant and reference side by side, for each state of the control record."""
+def check_update(
+    log: Log,
+    trial: Trial,
+    controls: Mapping[str, Mapping[str, float]] = CONTROLS,
+    calls: int = CALLS,
+    request: GradientRequest = PLAIN,
+    about: str = "",
+) -> None:
+    """Several calls of variant and reference side by side, for each state of the control record. about: the variant's
+    config by `request`, for messages."""
     if trial.op.gradient:
         return
     for label, slots in controls.items() if "step" in trial.op.uses else (("", {}),):
         with log.caught("update"):
             mine, truth = own_extras(trial.again()), own_extras(trial.truly())
-            for call in range(CALLS):
+            for call in range(calls):
                 for side in (mine, truth):
                     disturb(side, call, slots)
                 before = dict(mine.values)
-                got, want = (side.runner.run(side.forward_call()) for side in (mine, truth))
-                note = f" (call {call + 1}{', ' * bool(label)}{label})"
+                got = mine.runner.run(mine.forward_call(request=request))
+                want = truth.runner.run(truth.forward_call())
+                note = f" (call {call + 1}{', ' * bool(label)}{label}){about}"
                 kept_out(log, got, note)
                 compare_all(log, trial, got.tensors, want.tensors, before, note)
                 carry(mine, got.tensors)
@@ -57,7 +70,7 @@ def own_extras(trial: Trial) -> Trial:
 
 
 def disturb(trial: Trial, call: int, slots: Mapping[str, float]) -> None:
-    """New contents for what the op only reads, and the control record as asked."""
+    """New contents for the read-only tensors, and the control record of the request."""
     for name, value in trial.values.items():
         if call and value is not None and value.dtype.kind == "f" and name not in trial.op.mutates:
             trial.values[name] = np.roll(value, 7) * value.dtype.type(-1)
@@ -79,8 +92,10 @@ def compare_record(log: Log, trial: Trial, name: str, got: Array, want: Array, n
     slots = SLOT if len(want) == len(SLOT) else {}
     for slot, at in slots.items():
         slot_name = f"t.{name}[{slot}]"
-        if want[at] == 0:  # a flag, or a count
-            log.verdict("update", got[at] == 0, f"{slot_name}{note}: got {got[at]:.9g}, expected 0")
+        if got[at] == want[at]:
+            log.passed("update")
+        elif want[at] == 0:  # a flag, or a count
+            log.failed("update", f"{slot_name}{note}: got {got[at]:.9g}, expected 0")
         else:
             compare(log, "update", trial, slot_name, got[at : at + 1], want[at : at + 1], note, no_excuse)
     if not slots:

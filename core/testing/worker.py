@@ -47,7 +47,7 @@ class CheckPlace:
     device: str
     plugins: tuple[str, ...] = ()
     disable: tuple[str, ...] = ()
-    threads: int = 0  # of the child; 0: as the environment says
+    threads: int = 0  # of the child; 0: by the environment
 
 
 class Checker:
@@ -102,7 +102,7 @@ class Checker:
             return self._died(reached, doing, time.monotonic() - began)
 
     def _died(self, reached: SizesOutcome, doing: str, seconds: float) -> SizesOutcome:
-        """The outcome of a task whose child ended by itself, `doing` these launches or none."""
+        """The outcome of a task whose child ended unexpectedly, `doing` these launches or none."""
         child = self._child
         child.join(STARTING)
         code = child.exitcode
@@ -154,7 +154,7 @@ def interrupts_later() -> Iterator[None]:
 
 
 def ended(reached: SizesOutcome, fault: str, seconds: float) -> SizesOutcome:
-    """The outcome of a task that was cut short: a failure where a launch is at fault, else what it had reached."""
+    """The outcome of a task that was cut short: a failure where a launch is at fault, else its results so far."""
     if not fault:
         return replace(reached, seconds=seconds)
     return replace(reached, finding=f"a launch {fault}", left="", seconds=seconds)
@@ -176,7 +176,7 @@ class InProcess:
 
 def serve(link: Connection, place: CheckPlace) -> None:
     """Answer tasks until the other end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent process
     die_with_parent()
     os.environ[SYNC] = "1"  # an error then names the launch
     if place.threads:
@@ -237,7 +237,7 @@ def watch(runner: Runner, link: Connection) -> Runner:
 
 
 def die_with_parent() -> None:
-    """Ask the system to end this process with the one that started it, where it can."""
+    """Have the system end this process with the one that started it, where it can."""
     if sys.platform == "linux":
         import ctypes
 

@@ -15,7 +15,7 @@ from typing import Any
 from core.errors import DataError
 
 GROWTH = 1 << 10  # bytes that rules of replacement may make of one, all of them together
-HOLES = 1 << 16  # ids without a token, besides as many as there are tokens
+HOLES = 1 << 16  # ids without a token, in addition to one for each token
 HINT = "no published tokenizer is so: fetch it again from where you trust it"
 
 

@@ -20,7 +20,7 @@ MOST_IDS = 1 << 24  # of a tokenizer that is trained here
 def train_bpe(text: Iterable[str], vocab_size: int, *, name: str = "bpe") -> BytePairTokenizer:
     """A byte-level BPE of at most `vocab_size` ids, end of text included: bytes first, then merges as they are found.
 
-    The same text gives the same tokenizer. A short text may have fewer merges than asked for.
+    The same text gives the same tokenizer. A short text may have fewer merges than requested.
     """
     import rustbpe  # type: ignore[import-untyped]
 

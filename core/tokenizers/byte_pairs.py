@@ -59,7 +59,7 @@ class BytePairTokenizer(Tokenizer):
 
     @property
     def whole(self) -> bool:
-        """Whether tokens may go on over a blank behind a word, so that a text cannot be encoded in parts."""
+        """Whether tokens may continue over a blank after a word, so that a text cannot be encoded in parts."""
         return False
 
     def encode(self, text: str) -> NDArray[np.int32]:
@@ -72,7 +72,7 @@ class BytePairTokenizer(Tokenizer):
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """(vocab_size,) bytes of text that each id stands for; 0 for end of text."""
+        """(vocab_size,) bytes of text of each id; 0 for end of text."""
         return np.array([*(len(token) for token in self.tokens), 0], np.int64)
 
     @cached_property

@@ -28,7 +28,7 @@ SPECIAL = "special_tokens_map.json"  # where older folders name special tokens
 LONGEST_TOKEN, MOST_BYTES = 1 << 14, 1 << 23  # bytes of a token, and of all; 250,000 have a quarter of it
 OTHER_FORMS = ("vocab.json", "merges.txt", "tokenizer.model", "vocab.txt", "spiece.model")
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-# What a BPE has that changes ids, and the values with which it does not.
+# Settings of a BPE that change ids, and their values without an effect.
 PLAIN_MODEL: dict[str, tuple[Any, ...]] = {
     "type": ("BPE", None),
     "dropout": (None,),
@@ -40,7 +40,7 @@ PLAIN_MODEL: dict[str, tuple[Any, ...]] = {
 
 
 def write_files(tokenizer: Tokenizer, longest: int | None) -> dict[str, bytes]:
-    """File name -> contents of what transformers' AutoTokenizer reads. longest: tokens that the model takes."""
+    """File name -> contents of the files of transformers' AutoTokenizer. longest: tokens that the model takes."""
     if isinstance(tokenizer, LibraryTokenizer):
         return tokenizer.files
     config = {
@@ -106,7 +106,7 @@ def _merges(tokenizer: Tokenizer) -> list[list[bytes]]:
             parts = _split(token, ranks, rank)
             if len(parts) != 2:
                 raise DataError(
-                    f"tokenizer {tokenizer.name}: token {rank} ({token!r}) is no merge of two tokens before it",
+                    f"tokenizer {tokenizer.name}: token {rank} ({token!r}) is not a merge of two tokens before it",
                     hint="only a byte-level BPE can be written for Hugging Face",
                 )
             merges.append(parts)
@@ -168,7 +168,7 @@ def other_forms(folder: Path) -> str:
 
 
 def read_file(path: Path) -> Tokenizer | None:
-    """The tokenizer of the tokenizers library in a file, with what the files beside it say; as `read_folder`."""
+    """The tokenizer of the tokenizers library in a file, with the files beside it; as `read_folder`."""
     try:
         document = read_whole(path).decode()
     except OSError as error:
@@ -186,7 +186,7 @@ def _damaged(path: Path, error: Exception) -> DataError:
 
 
 def _made(document: str, config: dict[str, Any], path: Path) -> Tokenizer | None:
-    """The tokenizer of a document, ours where it is one of ours; path: where it came from, for errors."""
+    """The tokenizer of a document, corelm's where it is one of corelm; path: its origin, for errors."""
     folder = path.parent
     try:
         tokens = _tokens(parse_json(document, unique=True))

@@ -32,7 +32,7 @@ DOWNLOAD_SECONDS = 10.0
 REMEMBER_SECONDS = 600.0
 LARGEST = 4 << 20  # bytes: vocab.bpe has 456 kB, a longer download is not it
 ENVIRONMENT = "CORELM_GPT2_RANKS"
-OFFLINE = "CORELM_OFFLINE"  # set: nothing is downloaded unless `core tokenizer fetch` asks for it
+OFFLINE = "CORELM_OFFLINE"  # set: only `core tokenizer fetch` downloads
 FIXES = (
     "one of: (1) `core tokenizer fetch` where there is a network, then copy the file it names here; "
     f'(2) name a vocab.bpe or r50k_base.tiktoken: tokenizer = "gpt2:PATH", or {ENVIRONMENT}=PATH; '
@@ -43,8 +43,8 @@ FIXES = (
 def load_gpt2(path: Path | None = None, *, offline: bool = False, again: bool = False) -> BytePairTokenizer:
     """GPT-2's tokenizer from `path`, or from wherever it is found.
 
-    offline: no download; again: download even if an attempt failed minutes ago. DataError says why there is none, and
-    gives three ways out.
+    offline: no download; again: download even if an attempt failed minutes ago. DataError has the reason, and
+    three remedies.
     """
     named = path or (Path(os.environ[ENVIRONMENT]) if os.environ.get(ENVIRONMENT) else None)
     if named is not None:  # an explicit file never falls back to another
@@ -77,7 +77,7 @@ def _places() -> list[tuple[Path, Callable[[bytes, object], list[bytes]]]]:
     folder = os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR"))
     theirs = Path(tempfile.gettempdir()) / "data-gym-cache" if folder is None else Path(folder)
     places: list[tuple[Path, Callable[[bytes, object], list[bytes]]]] = [(cached_file(), read_merges)]
-    if folder != "":  # an empty name is tiktoken's way to say: no cache
+    if folder != "":  # an empty name is tiktoken's word for: no cache
         places.append((theirs / hashlib.sha1(URL.encode()).hexdigest(), read_merges))
         places.append((theirs / hashlib.sha1(RANKS_URL.encode()).hexdigest(), read_ranks))
     return places

@@ -68,7 +68,7 @@ class BytePairKind(TokenizerKind):
 
     def why(self, request: TokenizerRequest) -> str:
         limited = request.max_vocab is not None and request.max_vocab < request.vocab_size
-        sizes = f" ({request.vocab_size:,} asked for, the model has {request.max_vocab:,})" if limited else ""
+        sizes = f" ({request.vocab_size:,} requested, the model has {request.max_vocab:,})" if limited else ""
         return f", trained on the run's own text{sizes}"
 
     def restore(self, value: Mapping[str, Any], where: str) -> Tokenizer:
@@ -87,7 +87,7 @@ class BytesKind(TokenizerKind):
 
 
 class LibraryKind(TokenizerKind):
-    """A tokenizer.json of the tokenizers library, with what the files beside it say of special tokens and chats."""
+    """A tokenizer.json of the tokenizers library, with special tokens and chats of the files beside it."""
 
     name, format = "huggingface", LIBRARY_FORMAT
 
@@ -110,7 +110,7 @@ class LibraryKind(TokenizerKind):
 
 
 class ScoredKind(TokenizerKind):
-    """llama2.c's tokenizer.bin, which comes beside a model file."""
+    """llama2.c's tokenizer.bin, a file beside a model file."""
 
     name, format = "scored", SCORED_FORMAT
 
@@ -125,7 +125,7 @@ KINDS = (Gpt2Kind, BytePairKind, BytesKind, LibraryKind, ScoredKind)
 
 @functools.cache
 def own_kinds() -> Mapping[str, TokenizerKind]:
-    """The rows by name: what a registry without a plugin's kinds has."""
+    """The rows by name: those of a registry without a plugin's kinds."""
     return {cls.name: cls() for cls in KINDS}
 
 

@@ -34,18 +34,18 @@ if TYPE_CHECKING:
 KIND = "huggingface"
 BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 OVER_BLANKS = re.compile(rb"[0-9A-Za-z\x80-\xff][ \t\r\n]")  # bytes of a token that continues after a word
-BLANK = "\u2581"  # stands for a blank in SentencePiece's tokens
-ANSWER = "\u2042answer\u2042"  # stands for an answer where the template's way of ending one is looked for
+BLANK = "\u2581"  # a blank in SentencePiece's tokens
+ANSWER = "\u2042answer\u2042"  # an answer in the search for the template's end of one
 
 
 class LibraryTokenizer(Tokenizer):
-    """A tokenizer.json and what its tokenizer_config.json says of special tokens and chats.
+    """A tokenizer.json and the special tokens and chats of its tokenizer_config.json.
 
     document: the text of tokenizer.json. config: of tokenizer_config.json. Special tokens are not read from text, but
     from a chat's template. `begin`: the ids that it puts before a text, such as LLaMA's <s>; `eot` and `bos` are the
     ids of `eos_token` and `bos_token`. template_file: where the chat template came from, for errors. Truncation and
     padding of the file are left out, as transformers leaves them out. UsageError without the library, DataError for
-    what it cannot read, what goes beyond the bounds of bounds.py, and tokens whose bytes are not known.
+    files that it cannot read, values beyond the bounds of bounds.py, and tokens whose bytes are not known.
     """
 
     def __init__(
@@ -118,10 +118,15 @@ class LibraryTokenizer(Tokenizer):
         return ids[1:] if self.dummy and len(ids) and ids[0] == self._blank else ids
 
     def encode_template(self, text: str) -> NDArray[np.int32]:
-        """The ids of what a chat template wrote, in which special tokens are read."""
+        """The ids of a chat template's text, in which special tokens are read."""
+        return np.array(self.encoding(text).ids, np.int32)
+
+    def encoding(self, text: str) -> tokenizers.Encoding:
+        """The library's encoding of a chat template's text, with the characters of each token."""
         self._library.encode_special_tokens = False
         try:
-            return self.encode(text)
+            with _guarded(self.where):
+                return self._library.encode(without_surrogates(text), add_special_tokens=False)
         finally:
             self._library.encode_special_tokens = True
 
@@ -131,7 +136,7 @@ class LibraryTokenizer(Tokenizer):
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
-        """(vocab_size,) bytes of text that each id stands for; 0 for special ones."""
+        """(vocab_size,) bytes of text of each id; 0 for special ones."""
         return np.array([0 if i in self._special else len(t) for i, t in enumerate(self.tokens)], np.int64)
 
     @property
@@ -171,19 +176,31 @@ class LibraryTokenizer(Tokenizer):
         UsageError without a template or without jinja2, DataError for a template that fails, as one does that takes
         no system message.
         """
-        return self.encode_template(self._written(messages, add_generation_prompt=True))
+        return self.encode_template(self.written(messages, add_generation_prompt=True))
+
+    def conversation(self, messages: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """The ids (n,) of a whole chat, and which of them are the assistant's. Errors as of `chat`."""
+        from core.tokenizers.turns import conversation
+
+        return conversation(self, messages)
 
     @cached_property
     def answer_ends(self) -> frozenset[int]:
-        """The special token that the chat template puts behind an answer, which is not always `eot`: empty for none."""
+        """The special token that the chat template puts after an answer, which is not always `eot`: empty for none."""
         try:
-            text = self._written([{"role": "user", "content": "a"}, {"role": "assistant", "content": ANSWER}])
+            text = self.written([{"role": "user", "content": "a"}, {"role": "assistant", "content": ANSWER}])
         except DataError:
             return frozenset()
         behind = self.encode_template(text.rpartition(ANSWER)[2].lstrip()) if ANSWER in text else ()
         return frozenset(int(i) for i in behind[:1] if int(i) in self._special)
 
-    def _written(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = False) -> str:
+    def written(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = False,
+        marks: tuple[str, str] | None = None,
+    ) -> str:
+        """The text that the chat template makes of messages. marks: texts around each `{% generation %}`."""
         if self.chat_template is None:
             raise UsageError(
                 f"tokenizer {self.name} has no chat template: its model was made to continue text, not to answer",
@@ -191,8 +208,14 @@ class LibraryTokenizer(Tokenizer):
             )
         named = {key: value for key, value in self.config.items() if key.endswith("_token")}
         tokens = {key: _content(value) for key, value in named.items() if isinstance(value, str | dict)}
-        variables = {"tools": None, "documents": None, "add_generation_prompt": add_generation_prompt, **tokens}
-        return RENDERER.render(self.chat_template, {"messages": list(messages), **variables}, self.template_file)
+        variables: dict[str, Any] = {
+            "tools": None,
+            "documents": None,
+            "add_generation_prompt": add_generation_prompt,
+            **tokens,
+        }
+        variables["messages"] = list(messages)
+        return RENDERER.render(self.chat_template, variables, self.template_file, marks)
 
 
 def from_json(value: Mapping[str, Any], where: str) -> LibraryTokenizer:
@@ -244,7 +267,7 @@ def _guarded(where: str) -> Iterator[None]:
 
 
 def _bytes_of(document: Any, where: str) -> Any:
-    """A function from a token as it is written to its bytes, by what the file's decoder does."""
+    """A function from a token as it is written to its bytes, by the file's decoder."""
     decoder = document.get("decoder") or {}
     kinds = {part.get("type") for part in decoder.get("decoders", [decoder]) if isinstance(part, dict)}
     if "ByteLevel" in kinds:

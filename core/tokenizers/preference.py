@@ -2,16 +2,17 @@
 
 An entry is the name of a kind (`gpt2`, `bpe`, `bytes`, or one that a plugin brings), a kind and a path (`gpt2:PATH`,
 `bpe:PATH`), or the path of a tokenizer.json, of this project's or of the tokenizers library's. The answer has the
-reasons against the entries before it, which a run reports.
+reasons why not the entries before it, which a run reports.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from core.containment import of_plugin
 from core.errors import DataError, UsageError, did_you_mean
@@ -48,8 +49,8 @@ def choose_tokenizer(
 ) -> TokenizerChoice:
     """The first tokenizer of `preference` that can be had and whose ids are below `max_vocab`.
 
-    UsageError for a name that is none, DataError with every reason when all are passed over; `where` is the place of
-    the list, for messages. kinds: a registry's, by name; None stands for the core's own.
+    UsageError for an unknown name, DataError with every reason when all are passed over; `where` is the place of
+    the list, for messages. kinds: a registry's, by name; None for the core's own.
     """
     by_name = kinds or own_kinds()
     request = TokenizerRequest(text, digest, vocab_size, max_vocab, offline)
@@ -73,6 +74,28 @@ def choose_tokenizer(
         f"{prefix}no tokenizer of {list(preference)} can be used:\n" + "\n".join(f"  {reason}" for reason in reasons),
         hint=next((hint for hint in hints if hint), "add bytes to the list: it needs nothing"),
     )
+
+
+@dataclass(frozen=True)
+class TokenizerNeed:
+    """A run's line on its tokenizer before its data are read. preference: `[data] tokenizer`, whose place is
+    `where`. vocab: the model's vocabulary. recorded: the tokenizer that a checkpoint or the weights brought, and why it
+    is taken. offline: no download. kinds: a registry's. notes: receives the run's remarks."""
+
+    preference: list[str]
+    vocab: int | None = None
+    recorded: Tokenizer | None = None
+    why: str = ""
+    where: str = ""
+    offline: bool = False
+    kinds: Kinds | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def choose(self, preference: Sequence[str], **text: Any) -> TokenizerChoice:
+        """The first of a preference that can be had. text: the training text of `choose_tokenizer`."""
+        return choose_tokenizer(
+            preference, max_vocab=self.vocab, offline=self.offline, where=self.where, kinds=self.kinds, **text
+        )
 
 
 def _made(kind: str, path: Path | None, request: TokenizerRequest, kinds: Kinds) -> Tokenizer:

@@ -1,6 +1,6 @@
 """Tokenizers of any kind from a checkpoint's record or a file.
 
-kinds: by name, as a registry has them; None stands for the core's own.
+kinds: by name, as a registry has them; None for the core's own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def from_json(text: str, where: str = "tokenizer.json", kinds: Kinds | None = No
 
 def load_file(path: Path, kind: str = "bpe", kinds: Kinds | None = None) -> Tokenizer:
     """A tokenizer from a file: a `to_json`, a file that a kind reads, as the tokenizers library's tokenizer.json with
-    what the files beside it say of special tokens and chats, tiktoken's ranks or GPT-2's vocab.bpe.
+    special tokens and chats of the files beside it, tiktoken's ranks or GPT-2's vocab.bpe.
 
     kind: of ranks and merges. DataError for another file, or one that needs a library that is not installed.
     """

@@ -70,10 +70,10 @@ class ScoredTokenizer(Tokenizer):
 
     @property
     def whole(self) -> bool:
-        return True  # nothing says where its merges cannot go
+        return True  # no bound of its merges is known
 
     def _merged(self, ids: list[int]) -> list[int]:
-        """The best pair first, the leftmost of equals: by a heap over pairs, dead ones left out when they come."""
+        """The best pair first, the leftmost of equals: by a heap over pairs, dead ones left out."""
         after = [*range(1, len(ids)), -1]
         before = [*range(-1, len(ids) - 1)]
         alive = [True] * len(ids)
@@ -138,7 +138,7 @@ def scored_of(tokenizer: Tokenizer) -> ScoredTokenizer:
     """A tokenizer of SentencePiece's kind in llama2.c's form: a token's score is the rank of its merge, negated.
 
     That is the same tokenizer only where no two merges lead to one token in another order: so the ids of `TRIED` are
-    held against it, and those of the tokens' own texts. DataError, with the reason, where it is not the same.
+    compared with it, and those of the tokens' own texts. DataError, with the reason, where it is not the same.
     """
     model = json.loads(getattr(tokenizer, "document", "{}")).get("model", {})
     vocab, merges = model.get("vocab", {}), model.get("merges", [])
@@ -148,7 +148,7 @@ def scored_of(tokenizer: Tokenizer) -> ScoredTokenizer:
     if tokenizer.begin != (BEGIN,) or any(names.get(BYTES + b) != f"<0x{b:02X}>" for b in range(256)):
         raise DataError(f"tokenizer {tokenizer.name} has other ids than {BEGIN} for <s> and {BYTES} for byte 0")
     if sorted(names) != list(range(tokenizer.vocab_size)):
-        raise DataError(f"tokenizer {tokenizer.name} has added tokens, which llama2.c cannot tell from text")
+        raise DataError(f"tokenizer {tokenizer.name} has added tokens, which llama2.c cannot distinguish from text")
     pieces = [names[i].replace("\u2581", " ").encode() for i in range(len(names))]
     scores = [2 * NEVER] * len(pieces)
     for rank, merge in reversed(list(enumerate(merges))):
@@ -176,7 +176,7 @@ def from_json(value: Mapping[str, Any], where: str) -> ScoredTokenizer:
 
 
 def read_file(path: Path, count: int) -> ScoredTokenizer:
-    """A tokenizer.bin of `count` tokens, which the file does not say. DataError for a file that has not so many."""
+    """A tokenizer.bin of `count` tokens, which the file does not state. DataError for a file with fewer."""
     try:
         raw = read_whole(path)
     except OSError as error:

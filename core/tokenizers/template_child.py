@@ -1,4 +1,4 @@
-"""The process in which chat templates run, which come with models and are not trusted. `templates.py` runs this file.
+"""The process of chat templates, which are parts of models and not trusted. `templates.py` runs this file.
 
 Requests and replies are lines of JSON. The sandbox gives a template no way to files, imports or attributes that begin
 with an underscore; limits of the system end one that computes without end or takes more memory than MEMORY. This
@@ -56,7 +56,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     """{"text"} of a template, or {"error", "line"}, with "slow" or "memory" where a limit was reached."""
     try:
         limit_time(request["soft"], request["hard"])
-        text = str(_compiled(request["template"]).render(**request["given"]))
+        text = str(_compiled(request["template"], tuple(request["marks"] or ())).render(**request["given"]))
         limit_time(0, 0)
     except BaseException as error:
         limit_time(0, 0)
@@ -101,8 +101,9 @@ def _tojson(
 
 
 @functools.lru_cache(maxsize=4)
-def _compiled(template: str) -> Any:
-    from jinja2 import TemplateError
+def _compiled(template: str, marks: tuple[str, ...] = ()) -> Any:
+    """A template, ready to render. marks: texts that it writes before and after each `{% generation %}`."""
+    from jinja2 import TemplateError, nodes
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -110,13 +111,17 @@ def _compiled(template: str) -> Any:
         raise TemplateError(message)
 
     class GenerationTag(Extension):
-        """`{% generation %}`: around an answer, for training on answers alone. Here only its body counts."""
+        """`{% generation %}`: around an answer, for training on answers alone."""
 
         tags = {"generation"}
 
         def parse(self, parser: Any) -> Any:
-            next(parser.stream)
-            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            if not marks:
+                return body
+            begin, end = (nodes.Output([nodes.TemplateData(mark)], lineno=line) for mark in marks)
+            return [begin, *body, end]
 
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, GenerationTag]

@@ -23,7 +23,7 @@ EXTRA = 'pip install "corelm[tokenizers]"'
 CHILD = Path(__file__).with_name("template_child.py")
 LONGEST = 1 << 17  # characters; the longest of published models is a tenth of it
 WAIT = 30.0  # seconds for a reply, on a machine so busy that the limit of CPU time is not reached before
-TURNS = "it may take no --system, or want turns in another order"
+TURNS = "it may accept no --system, or need turns in another order"
 REFUSED = "the template is at fault: repair it there, or move it away to continue text without turns"
 TOO_SLOW, TOO_LARGE = "takes more than {:g} seconds", f"needs more than {MEMORY >> 20} MiB of memory"
 
@@ -40,8 +40,8 @@ class Renderer:
         self._child: subprocess.Popen[bytes] | None = None
         self._refused: dict[str, str] = {}  # template -> the limit that it reached
 
-    def render(self, template: str, variables: dict[str, Any], where: str) -> str:
-        """The text that a template writes. `where`: its file, for errors.
+    def render(self, template: str, variables: dict[str, Any], where: str, marks: tuple[str, str] | None = None) -> str:
+        """The text that a template writes. `where`: its file, for errors. marks: texts around each `{% generation %}`.
 
         UsageError without jinja2; DataError, with the line, for a template that fails or reaches a limit.
         """
@@ -53,7 +53,8 @@ class Renderer:
             if template in self._refused:
                 raise DataError(self._refused[template], hint=REFUSED)
             try:
-                reply = self._ask({"template": template, "given": variables, "soft": self.soft, "hard": self.hard})
+                limits = {"soft": self.soft, "hard": self.hard}
+                reply = self._ask({"template": template, "given": variables, "marks": marks, **limits})
             except BaseException:  # Ctrl-C in the middle of a line: the next reply would be that of this request
                 self.close()
                 raise
@@ -78,7 +79,7 @@ class Renderer:
             child.stdin.write(json.dumps(request).encode() + b"\n")
             child.stdin.flush()
             line = child.stdout.readline()
-        except BrokenPipeError:  # it said why before it ended, or a limit ended it
+        except BrokenPipeError:  # it gave the reason before it ended, or a limit ended it
             line = child.stdout.readline()
         finally:
             watch.cancel()

@@ -40,7 +40,7 @@ def read_ranks(raw: bytes, where: object) -> list[bytes]:
 
 
 def byte_letters() -> dict[int, str]:
-    """Byte -> the letter that stands for it where GPT-2 writes tokens as text, in the order of GPT-2's ids.
+    """Byte -> its letter where GPT-2 writes tokens as text, in the order of GPT-2's ids.
 
     A printable byte is itself, the others are the letters from U+0100 on, so that no token holds a blank.
     """

@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 END_OF_TEXT = "<|endoftext|>"
-UNKNOWN = "\ufffd".encode()  # what an id without a token decodes to
+UNKNOWN = "\ufffd".encode()  # the text of an id without a token
 
 
 class Tokenizer(ABC):
     """Text to ids and back. A class of a kind has `encode`, `hash`, `to_json`, and the fields:
 
     kind: as `[data] tokenizer` calls it; name: for people; tokens: the byte string of each id; vocab_size: the number
-    of ids; eot: the id of the end of a text, None without one; bos: the id that config.json names as the begin of a
+    of ids; eot: the id of the end of a text, None without one; bos: the id that config.json names as the start of a
     text; begin: ids that a prompt begins with; dummy: bytes that the first token of a text has and the text has not.
     """
 
@@ -48,7 +48,7 @@ class Tokenizer(ABC):
 
     @property
     def whole(self) -> bool:
-        """Whether tokens may go on over a blank behind a word, so that a text cannot be encoded in parts."""
+        """Whether tokens may continue over a blank after a word, so that a text cannot be encoded in parts."""
         return True
 
     @property
@@ -61,7 +61,7 @@ class Tokenizer(ABC):
         return self.encode(text)
 
     def decode_bytes(self, ids: ArrayLike) -> bytes:
-        """The bytes of ids (n,); an id that stands for nothing (padding of the vocabulary) gives U+FFFD."""
+        """The bytes of ids (n,); an id without a token (padding of the vocabulary) gives U+FFFD."""
         table, size = self._table, self.vocab_size
         return b"".join([table[i] if 0 <= i < size else UNKNOWN for i in np.asarray(ids).reshape(-1).tolist()])
 
@@ -71,7 +71,7 @@ class Tokenizer(ABC):
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """(vocab_size,) bytes of text that each id stands for; 0 for end of text."""
+        """(vocab_size,) bytes of text of each id; 0 for end of text."""
         return np.array([0 if i == self.eot else len(token) for i, token in enumerate(self._table)], np.int64)
 
     @property

@@ -46,7 +46,7 @@ class TokenizerKind:
     hash: ClassVar[str] = ""
     # member -> the methods that a class with that member must define
     promises: ClassVar[Mapping[str, tuple[str, ...]]] = {"forms": ("make",), "reads": ("read",), "format": ("restore",)}
-    origin: str = ""  # the plugin, in words; set while it is registered
+    origin: str = ""  # the plugin's name and place; set while it is registered
 
     @property
     def claims(self) -> list[str]:

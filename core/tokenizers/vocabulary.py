@@ -27,7 +27,7 @@ FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 @dataclass(frozen=True)
 class Class:
     """A tokenizer class of transformers. names: without `Fast`; models: the model types that have it where a folder
-    names none; pattern: what cuts a text into pieces, "" for GPT-2's; defaults: its special tokens."""
+    names none; pattern: the cuts of a text into pieces, "" for GPT-2's; defaults: its special tokens."""
 
     names: tuple[str, ...]
     models: tuple[str, ...]
@@ -62,7 +62,7 @@ CLASSES = (
 
 def document_of(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """The document of a tokenizer.json, and tokenizer_config.json with the special tokens of the class. None where the
-    two files are not there, or their class is none of `CLASSES`, or the config asks for more than a class does.
+    two files are not there, or their class is none of `CLASSES`, or the config has settings beyond those of the class.
 
     config: tokenizer_config.json. DataError, naming the file, for damaged ones and for added tokens without an id.
     """

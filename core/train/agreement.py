@@ -1,4 +1,4 @@
-"""What all ranks of a run must have alike before step 1: compared, or rank 0's for all.
+"""Agreement of all ranks of a run before step 1: compared, or rank 0's for all.
 
 A comparison is one gather of keys and values. The first key in which two ranks differ is an error with both values.
 """
@@ -63,7 +63,7 @@ def compare_start(ranks: Ranks, start: Checkpoint | None) -> None:
 
 
 def compare_parts(parts: Parts, record: Mapping[str, Any]) -> None:
-    """Data, tokenizer, choices and the sources of what runs. record: the run's variants.json."""
+    """Data, tokenizer, choices and the sources of the code that runs. record: the run's variants.json."""
     tokenizer, depends = parts.data.tokenizer, parts.engine.device.depends()
     made = {name: value for name, value in record["made_with"].items() if name not in (*OF_ONE_MACHINE, *depends)}
     facts = flat(parts.data.describe(), "the data's ")

@@ -1,4 +1,4 @@
-"""The first lines of a run: device, model, memory, data, the table of choices, and what changed since a checkpoint."""
+"""The first lines of a run: device, model, memory, data, the table of choices, and changes since a checkpoint."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STATES = "optimizer"  # the part of the memory of which ranks may have slices
 
 
 def table_of_choices(engine: Engine, plan: Plan, checks: Precheck) -> list[dict[str, Any]]:
-    """The plan's choices, a row each, with what the op check said of them at the run's sizes."""
+    """The plan's choices, a row each, with the op check's verdict at the run's sizes."""
     rows, sizes = [], sizes_by_choice(checks.needs())
     for row in engine.report(plan).table():
         variant = engine.registry.variant(row["op"], row["variant"])
@@ -39,12 +39,12 @@ def table_of_choices(engine: Engine, plan: Plan, checks: Precheck) -> list[dict[
 def variants_record(
     config: RunConfig, registry: Registry, engine: Engine, plan: Plan, table: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """variants.json: the choices on which the run's bits depend, and the sources and versions of what was chosen."""
+    """variants.json: the choices on which the run's bits depend, and the sources and versions of the choices."""
     choices = engine.report(plan).choices()
     others = (registry.optimizer(config.optimizer.name), registry.schedule(config.schedule.name))
     return {
         "device": engine.device.describe(),
-        "precision": config.precision,
+        "precision": engine.precision,
         "tf32": config.train.tf32,
         "table": list(table),
         "nodes": {name: choice.variant.name for name, choice in choices.items()},
@@ -74,17 +74,32 @@ def copies_of(engine: Engine, plan: Plan) -> list[str]:
     ]
 
 
+def groups_in_words(config: RunConfig, engine: Engine) -> list[str]:
+    """The groups of parameters with a learning rate or weight decay of their own, a line each."""
+    lines = []
+    for stretch in engine.layout.stretches if config.optimizer.groups else ():
+        places = engine.layout.places.items()
+        names = [name for name, place in places if stretch.first <= place.offset < stretch.last]
+        count = sum(engine.graph.parameters[name].size for name in names)
+        decay = "" if stretch.weight_decay is None else f", weight_decay {stretch.weight_decay:g}"
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        lines.append(f"group: lr {config.optimizer.lr * stretch.lr_factor:.3g}{decay}: {count:,} parameters, {shown}")
+    return lines
+
+
 def announce(parts: Parts, run: Run, table: Sequence[Mapping[str, Any]], display: Display) -> None:
     """The config's notes, the device, the model, memory, data, and the table of choices: once, at the start."""
     config, engine, data, micro = parts.config, parts.engine, parts.data, parts.micro
     graph = engine.graph
-    sizes = ", ".join(f"{name} = {int(graph.dims[name]):,}" for name in BATCH)
+    sizes = ", ".join(f"{name} = {int(graph.dims[name]):,}" for name in BATCH if name in graph.dims)
     memory = engine.report(parts.plan).memory()
     for note in config.notes:
         display.line(note)
-    display.line(f"run: {run.path}, on {engine.device.describe()}, in {config.precision}")
+    display.line(f"run: {run.path}, on {engine.device.describe()}, in {engine.precision}")
     if engine.ranks.size > 1:
         display.line(f"ranks: {engine.ranks.describe()}")
+        if engine.ranks.warning:
+            display.line(f"warning: {engine.ranks.warning}")
     display.line(
         f"model: {graph.name}, {graph.parameter_count:,} parameters; {sizes}; "
         f"{micro} micro-step{'s' * (micro > 1)} a step"
@@ -92,6 +107,8 @@ def announce(parts: Parts, run: Run, table: Sequence[Mapping[str, Any]], display
     ranks, shard = engine.ranks.size, " (a slice of it)" if engine.slices else ""
     parts_held = [f"{part} {human(memory[part])}{shard * (part == 'optimizer')}" for part in HELD if memory.get(part)]
     display.line(f"memory{f' of each of {ranks} ranks' * (ranks > 1)}: {', '.join(parts_held)}")
+    for line in groups_in_words(config, engine):
+        display.line(line)
     for note in data.notes:
         display.line(note)
     held_out = f", {data.val.tokens:,} to validate on" if data.val else ""
@@ -106,7 +123,7 @@ def announce(parts: Parts, run: Run, table: Sequence[Mapping[str, Any]], display
 def announce_start(
     parts: Parts, before: Mapping[str, Any] | None, record: Mapping[str, Any], estimate: str, display: Display
 ) -> None:
-    """The checkpoint or weights of the start, changes since then, and the estimate of time in words."""
+    """The checkpoint or weights of the start, changes since then, and the estimate of time as text."""
     config, start = parts.config, parts.start
     if start is not None:
         from core.train.changes import announce_changes

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class CheckRounds:
-    """Checks what a run's `Precheck` misses, round by round: a choice that falls may make others necessary."""
+    """Makes the checks that a run's `Precheck` misses, round by round: a failed choice may make others necessary."""
 
     def __init__(self, checks: Precheck) -> None:
         self.checks = checks
@@ -32,7 +32,7 @@ class CheckRounds:
         return self.checks.engine.registry.device(self.checks.config.device).simulated
 
     def run(self) -> None:
-        """Check what has to be checked. Raises Refused for a choice by name that fails, BuildError where nothing is
+        """Make the necessary checks. Raises Refused for a choice by name that fails, BuildError where nothing is
         left that can run."""
         with ExitStack() as stack:
             while rounds := dict(self.checks.missing()):
@@ -43,7 +43,7 @@ class CheckRounds:
                 self.checks.choose_again()
 
     def _checker(self, stack: ExitStack, rounds: dict[str, list[Need]]) -> Checker | InProcess:
-        from core.testing.worker import (  # a run that checks nothing needs nothing of the op check
+        from core.testing.worker import (  # for runs that check any
             Checker,
             CheckPlace,
             InProcess,
@@ -103,7 +103,7 @@ class CheckRounds:
         before: SizesOutcome | None,
         doing: str,
     ) -> SizesOutcome:
-        """Check one need, or continue its check; say what came out, and keep it."""
+        """Check one need, or continue its check; print its result, and keep it."""
         from core.testing.model_sizes import task_of
 
         self.checks.display.status(doing)
@@ -141,7 +141,7 @@ class CheckRounds:
 
 
 def outcome(need: Need, verdict: Verdict | None, left: str) -> str:
-    """The outcome of a check, in words."""
+    """The outcome of a check as text."""
     if verdict is not None and not verdict.passed:
         return f"FAILED: {verdict.finding}"
     if verdict is None:

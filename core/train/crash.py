@@ -28,6 +28,7 @@ from core.checkpoint.safetensors_file import write_tensors
 from core.engine import Engine
 from core.errors import NumericsError
 from core.ranks.group import Ranks
+from core.roles import TOKENS
 from core.tokenizers.tokenizer import Tokenizer
 from core.train.run import to_line
 from core.words import printable
@@ -35,13 +36,15 @@ from core.words import printable
 Array = np.ndarray[Any, Any]
 Batches = Sequence[Mapping[str, Array]]
 REPORT, BATCH, TEXT, TENSORS = "crash.json", "batch.safetensors", "batch.txt", "tensors.jsonl"
+OVERFLOWED = "fp16 has no number above 65,504, and the loss scale is at its least: precision bf16 or f32 has"
+TOO_LARGE = "fp16 has no number above 65,504: precision bf16 or f32 has, if it is not the data or an op"
 SPIKE_HINT = 'look at the batch; [detect] action = "skip" leaves such updates out'
-CHUNK = 1 << 20  # elements of a tensor that are looked at together
+CHUNK = 1 << 20  # elements of a tensor that are read together
 
 
 @dataclass(frozen=True)
 class Cause:
-    """The origin of the first number that is not finite. `what` says it in words; the rest are names, "" or None
+    """The origin of the first number that is not finite. `what` is its description; the rest are names, "" or None
     where they have no meaning. kind: "lr", "parameter", a kind of step ("forward", "backward", ...), "norm",
     "spike", or "unknown". rank, host: of the process that found it, in a run on several."""
 
@@ -165,7 +168,7 @@ def folder_name(step: int) -> str:
 
 
 def leave(folder: Path, report: Mapping[str, Any], cause: Cause, replay: Replay, tokenizer: Tokenizer | None) -> str:
-    """Write the folder; what to say of it. A disk that refuses must not hide why the run stops."""
+    """Write the folder; a sentence on it. A disk that refuses must not hide the reason why the run stops."""
     try:
         write(folder, report, cause, replay, tokenizer)
     except OSError as error:
@@ -181,24 +184,31 @@ def write(folder: Path, report: Mapping[str, Any], cause: Cause, replay: Replay,
             files.remove_tree(old)
     files.make_folder(staged)
     tensors = {
-        f"{index}.{name}": np.asarray(values, np.int32)
+        f"{index}.{name}": stored(values)
         for index, batch in enumerate(replay.batches)
         for name, values in batch.items()
     }
     write_tensors(staged / BATCH, tensors, {"format": "corelm"})
-    if tokenizer is not None:
-        files.write_durably(staged / TEXT, decoded(replay.batches, tokenizer).encode("utf-8", "backslashreplace"))
+    name = replay.engine.graph.roles.get(TOKENS)
+    if tokenizer is not None and name is not None:
+        files.write_durably(staged / TEXT, decoded(replay.batches, tokenizer, name).encode("utf-8", "backslashreplace"))
     files.write_durably(staged / TENSORS, "".join(map(to_line, replay.statistics)).encode())
     files.write_durably(staged / REPORT, files.to_json({**files.settled(report), "cause": asdict(cause)}))
     files.rename(staged, folder)
 
 
-def decoded(batches: Batches, tokenizer: Tokenizer) -> str:
-    """The batches' tokens as text, row by row."""
+def stored(values: Any) -> Array:
+    """An input as the folder and other ranks have it: i32, f32 or f64."""
+    array = np.asarray(values)
+    kind = np.int32 if array.dtype.kind != "f" else np.float64 if array.dtype.itemsize > 4 else np.float32
+    return array.astype(kind)
+
+
+def decoded(batches: Batches, tokenizer: Tokenizer, name: str) -> str:
+    """The tokens of batches, their input `name`, as text, row by row."""
     lines = []
     for index, batch in enumerate(batches):
-        name, tokens = next(iter(batch.items()))
-        for row, ids in enumerate(tokens):
+        for row, ids in enumerate(batch[name]):
             lines += [f"--- micro-batch {index}, {name}, row {row}", printable(tokenizer.decode(ids))]
     return "\n".join(lines) + "\n"
 
@@ -217,13 +227,14 @@ def shared(ranks: Ranks, cause: Cause, replay: Replay) -> tuple[Cause, Replay]:
     theirs = replace(theirs, what=f"rank {rank} on {theirs.host}: {theirs.what}")
     sent = json.dumps(packed(replay)).encode() if rank == ranks.rank else b""
     part = json.loads(ranks.gather(sent)[rank])
-    batches = [{name: np.array(values, np.int32) for name, values in batch.items()} for batch in part["batches"]]
+    batches = [{n: np.array(values, dtype) for n, (dtype, values) in batch.items()} for batch in part["batches"]]
     return theirs, Replay(replay.engine, batches, replay.lr, part["statistics"])
 
 
 def packed(replay: Replay) -> dict[str, Any]:
     """A replay's batches and statistics, as JSON has them."""
-    batches = [{name: np.asarray(values).tolist() for name, values in batch.items()} for batch in replay.batches]
+    arrays = [{name: stored(values) for name, values in batch.items()} for batch in replay.batches]
+    batches = [{name: (array.dtype.str, array.tolist()) for name, array in batch.items()} for batch in arrays]
     return {"batches": batches, "statistics": [files.settled(row) for row in replay.statistics]}
 
 
@@ -231,7 +242,7 @@ def crashed(job: Any, step: int, record: Any, batches: Batches, lr: float, spike
     """The error for a step that nothing was updated by, once its cause is known and its folder is left.
 
     job: the run's `Job`; record: the step's, of an engine; spike: its words, "" for numbers that are not finite;
-    newest: the newest checkpoint, in words.
+    newest: the newest checkpoint, as text.
     """
     replay = Replay(job.engine, batches, lr)
     job.display.status("looking for the cause")
@@ -239,11 +250,16 @@ def crashed(job: Any, step: int, record: Any, batches: Batches, lr: float, spike
     cause = replay.spike(spike) if spike else replay.find()
     if job.ranks.size > 1:
         cause, replay = shared(job.ranks, cause, replay)
-    report = {"step": step, "loss": record.loss, "norm": record.norm, "lr": replay.lr}
+    scale = record.loss_scale
+    scaled = {} if scale is None else {"loss_scale": scale}
+    report = {"step": step, "loss": record.loss, "norm": record.norm, "lr": replay.lr, **scaled}
     folder = job.run.path / folder_name(step)
     where = leave(folder, report, cause, replay, job.tokenizer) if job.ranks.leads else f"rank 0 writes {folder}"
-    numbers = "" if spike else f"loss is {record.loss:.6g}, gradient norm is {record.norm:.6g}: "
+    at = "" if scale is None else f" at loss scale {scale:,.10g}"
+    numbers = "" if spike else f"loss is {record.loss:.6g}, gradient norm is {record.norm:.6g}{at}: "
     hint = SPIKE_HINT if spike else "lower optimizer.lr or raise schedule.warmup, if it is not the data or an op"
+    if scale is not None and math.isfinite(lr) and not spike:
+        hint = OVERFLOWED if math.isfinite(record.loss) else TOO_LARGE
     return NumericsError(
         f"step {step}/{job.steps}: {numbers}{cause.what}; nothing was updated, and {newest}; {where}",
         hint=f"{hint}; --resume continues from the newest checkpoint",

@@ -23,13 +23,13 @@ NAMED = 5  # parameters in one warning
 
 
 class Window:
-    """The last `size` values; `score` says how unusual another one is. Values that are not finite stay out."""
+    """The last `size` values; `score` measures how unusual another one is. Values that are not finite stay out."""
 
     def __init__(self, size: int = 128, values: Iterable[float] = ()) -> None:
         self._values: deque[float] = deque((v for v in values if math.isfinite(v)), maxlen=size)
 
     def values(self) -> list[float]:
-        """Oldest first: what a checkpoint keeps of it."""
+        """Oldest first, for checkpoints."""
         return list(self._values)
 
     def add(self, value: float) -> None:
@@ -66,7 +66,7 @@ class Seen:
 
 @dataclass
 class Detector:
-    """The settings of `[detect]`, and what was seen so far. A z or `zero_steps` of 0 is never."""
+    """The settings of `[detect]`, and the history so far. A z or `zero_steps` of 0 is never."""
 
     action: str = WARN
     loss_z: float = 7.0
@@ -95,7 +95,10 @@ class Detector:
         return self.limits() if self.refuses else NO_LIMITS
 
     def see(self, loss: float, norm: float) -> Seen:
-        """Judge a step, and remember it unless its update was refused."""
+        """Judge a step, and remember it unless its update was refused. A norm that is not finite is that of a step
+        without an update, since gradients overflowed under their loss scale: no spike, and not remembered."""
+        if not math.isfinite(norm):
+            return Seen(self.losses.score(loss), None, [])
         seen = Seen(self.losses.score(loss), self.norms.score(norm), self._spikes(loss, norm))
         if seen.spikes and self.refuses:
             self.skipped += 1
@@ -107,7 +110,7 @@ class Detector:
 
     @property
     def stuck(self) -> bool:
-        """Whether so many steps in a row were skipped that skipping more is no way out."""
+        """Whether too many steps in a row were skipped for another skip to help."""
         return self.skipped >= MOST_SKIPS
 
     def ending(self, seen: Seen) -> str:
@@ -151,7 +154,7 @@ class Detector:
         return {"windows": windows, "skipped": self.skipped, "zeros": self.zeros}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take over the state of a checkpoint; what it lacks stays as it is."""
+        """Take over the state of a checkpoint; missing parts keep their values."""
         windows = state.get("windows", {})
         self.losses, self.norms = (Window(self.window, windows.get(name, ())) for name in ("loss", "norm"))
         self.skipped, self.zeros = state.get("skipped", 0), dict(state.get("zeros", {}))

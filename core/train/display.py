@@ -21,21 +21,21 @@ REDRAW = 0.05  # seconds between redraws of the status line: a step may take les
 
 
 class Display:
-    """Lines and a status. `log` gets every line, as plain text, besides the stream."""
+    """Lines and a status. `log` gets every line, as plain text, in addition to the stream."""
 
     def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
         self._stream: TextIO | None = None if quiet else stream or sys.stdout
         self.log: Callable[[str], None] = lambda text: None
         self._writer = Writer(self._stream) if self._stream is not None else None
         self.live = self._stream is not None and self._stream.isatty() and os.environ.get("TERM") != "dumb"
-        self._shown = ""  # the status that stands on the terminal's last line
+        self._shown = ""  # the status on the terminal's last line
         self._latest = ""  # the one that should
         self._drawn_text = ""  # the latest one that does, before it was cut to the width
-        self._keep = False  # whether it is worth keeping when another line comes
+        self._keep = False  # whether it is kept before the next line
         self._drawn = 0.0
 
     def line(self, text: str) -> None:
-        """A line that stays, and goes to the log."""
+        """A line that stays, and is logged."""
         self.log(text)
         self._print(text)
 
@@ -61,7 +61,7 @@ class Display:
             self._writer.finish()
 
     def _draw(self, text: str, *, keep: bool) -> None:
-        """Redraw the last line; one that comes too soon waits until the next, or until it is kept."""
+        """Redraw the last line; one that is too early waits until the next, or until it is kept."""
         if self._keep and not keep:
             self._end_status()
         self._latest = text

@@ -83,7 +83,7 @@ def _records(lines: Sequence[Mapping[str, Any]]) -> Iterator[HealthStep]:
 
 
 def _rows(listed: Any) -> Sequence[Mapping[str, Any]]:
-    """The rows of a line; none where they are not what `line_of` writes."""
+    """The rows of a line; none unless `line_of` wrote them."""
     names = {"kind": str, "node": str, "op": str, "tensor": str, "size": int}
     whole = isinstance(listed, list) and all(
         isinstance(row, dict) and all(type(row.get(name)) is kind for name, kind in names.items()) for row in listed

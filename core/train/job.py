@@ -17,6 +17,7 @@ from core.train.run import Run
 
 if TYPE_CHECKING:
     from core.engine import Engine
+    from core.registry.step_hooks import StepHook
     from core.tokenizers.tokenizer import Tokenizer
 
 Array = np.ndarray[Any, Any]
@@ -30,7 +31,7 @@ class Job:
     ranks: the processes of the run, of which each has such a job; files and lines are rank 0's. batches(step): this
     rank's micro-batches of step 0 .. steps-1, graph input -> (B, T) i32. lr(step): its learning rate.
     val_batches(): those of one validation; None without validation data. detector: watches losses and norms. state:
-    the fields that state.json has besides the loop's own. A period of 0 is never; any other also ends with one after
+    the fields of state.json in addition to the loop's own. A period of 0 is never; any other also ends with one after
     the last step.
     """
 
@@ -55,6 +56,7 @@ class Job:
     sample_temperature: float = 0.8
     checkpoint_every: int = 0
     keep_best: bool = False  # never without checkpoints: checkpoint_every = 0
+    best: str = ""  # the key of [loss] by which a validation is the best; "" is the weighted sum
     keep_last: int = 2
     keep_every: int = 0
     save_errors: str = "stop"
@@ -62,8 +64,11 @@ class Job:
     health_every: int = 0
     health_columns: int = 1  # steps whose statistics the engine holds until they are taken
     peak_tokens_per_s: float | None = None  # at the chip's peak, where it is known
+    least_seconds: Callable[[], float | None] = lambda: None  # of a step on this chip, by a model
     memory: Callable[[], int | None] = resident  # bytes
-    hooks: Sequence[Callable[[Any, int, dict[str, Any]], None]] = ()
+    early_stop: int = 0  # validations in a row without a new best after which the run ends; 0: none
+    hooks: Sequence[StepHook | Callable[[Any, int, dict[str, Any]], None]] = ()
+    plugin_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # [plugins.NAME]
     state: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -14,7 +14,7 @@ from core.outside import named, not_a_link
 
 
 class Lines:
-    """An open file. `refused` says why the disk did not take the last lines; "" when it did."""
+    """An open file. `refused` is the reason why the disk did not take the last lines; "" when it did."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,6 +1,6 @@
 """Checkpoints on another disk: `checkpoints` of a run is a symbolic link to a folder that belongs to the run.
 
-A run's folder may come from a stranger, and retention removes checkpoints. So the link is followed only into an empty
+A run's folder may be a stranger's, and retention removes checkpoints. So the link is followed only into an empty
 folder, which the run then owns, or into one whose file OWNER has the path of the run.
 """
 
@@ -20,7 +20,7 @@ LONGEST_OWNER = 1 << 16  # bytes: longer than any path
 
 
 def own(link: Path, run: Path) -> None:
-    """Make the folder behind `link` the run's, or find that it is. UsageError where it is not; OSError as it comes."""
+    """Make the target of `link` the run's folder, or find that it is. UsageError where it is not; OSError passes."""
     target, ours = link.resolve(), str(run.resolve())
     if not target.is_dir():
         raise UsageError(
@@ -39,7 +39,7 @@ def own(link: Path, run: Path) -> None:
 
 
 def _owner(folder: Path) -> str:
-    """The run that a folder of checkpoints belongs to; "" where it does not say."""
+    """The run of a folder of checkpoints; "" where it has no record."""
     if not (folder / OWNER).is_file():
         return ""
     return os.fsdecode(read_whole(folder / OWNER, LONGEST_OWNER, follow=False)).removesuffix("\n")

@@ -19,11 +19,16 @@ import numpy as np
 
 from core import checkpoint
 from core.checkpoint import Contents
+from core.engine import Record
+from core.engine.scaling import Scaling
 from core.errors import CheckpointError, CoreError, NumericsError, words_of
 from core.signals import Stop
 from core.train.detect import ABORT, Seen, not_finite
+from core.train.hook_calls import call
 from core.train.job import Job
-from core.train.step_line import step_line
+from core.train.step_line import in_words, step_line
+from core.train.training import TrainingRun
+from core.train.validation import validate
 from core.words import duration, printable
 
 Array = np.ndarray[Any, Any]
@@ -33,16 +38,17 @@ CONTINUE = "continue"  # of [train] save_errors
 class Trainer:
     """Runs a Job from a step to its end. `step` is the number of steps done."""
 
-    def __init__(self, job: Job, resumed: Mapping[str, Any] | None = None) -> None:
-        """resumed: the state of the checkpoint that the engine holds, as `state` gave it; None at a fresh start."""
+    def __init__(self, job: Job, resumed: Mapping[str, Any] | None = None, arrays: Mapping[str, Any] = {}) -> None:
+        """resumed: the state of the checkpoint that the engine holds, as `state` gave it; None at first.
+        arrays: those that it has for hooks."""
         before = resumed or {"step": 0, "tokens": 0, "best_val": None}
         self.job = job
         self.step: int = before["step"]
         self._first: int = self.step
-        self.tokens: int = before["tokens"]  # drawn so far, which is where the data stands
+        self.tokens: int = before["tokens"]  # drawn so far: the position in the data
         self.best_val: float | None = before["best_val"]
         self.best_step: int | None = before.get("best_step")  # whose checkpoint is kept as the best
-        self._best_before: tuple[float | None, int | None] = (None, None)  # what a save that failed leaves as the best
+        self._best_before: tuple[float | None, int | None] = (None, None)  # the best one after a failed save
         self.saved: int | None = self.step or None  # the newest step that is on disk
         self._sampler = import_module("core.train.sampling").sample if job.sample_every and job.tokenizer else None
         job.detector.load(before)
@@ -52,6 +58,7 @@ class Trainer:
         self._roll: Any = None  # of the ranks, where there are several
         self._health_rows: Any = None  # what the lines of health.jsonl so far are of
         self._failed_hooks: set[int] = set()
+        self.training = TrainingRun(job, self.step, before.get("hooks", {}), arrays)
         self._refused: dict[str, str] = {}  # files whose lines the disk did not take, and why, as was said
 
     def state(self) -> dict[str, Any]:
@@ -62,8 +69,11 @@ class Trainer:
             "seed": self.job.seed,
             "tokens": self.tokens,
             "updates": self.job.engine.updates,
+            **self.job.engine.scaling.state(),
             "best_val": self.best_val,
             "best_step": self.best_step,
+            "best": self.job.best,
+            "hooks": self.training.state,
             **self.job.detector.state(),
         }
 
@@ -77,8 +87,12 @@ class Trainer:
         begun = time.perf_counter()
         if self.step >= job.steps:
             job.display.line(f"nothing to do: {self.step} of {job.steps} steps are done")
+        self._call_hooks("core_train_start", {})
+        if job.ranks.leads:
+            self.training.check_options()
         while self.step < job.steps and not self._ends(stop):
             metrics = self._one_step()
+            self.training.updated(self.step)
             last = self.step == job.steps
             before = time.perf_counter()
             if self._due(job.val_every, last):
@@ -86,13 +100,14 @@ class Trainer:
             if self._due(job.sample_every, last) and not self._ends(stop):
                 self._sample(stop)
             job.run.metrics(metrics)
-            self._call_hooks(metrics)
+            self._call_hooks("core_step_end", metrics)
             ends = last or self._ends(stop)
             at_end = ends and job.checkpoint_every != 0
             if at_end or self._due(job.checkpoint_every, False) or self._best_is_now():
                 self._save_or_warn(ends)
             self._say_refused()
             self._events += time.perf_counter() - before
+        self._call_hooks("core_train_end", {})
         self._write_health()
         for name, (lines, why) in job.run.refused().items():
             job.display.line(f"warning: the last {lines} lines of {name} could not be written: {why}")
@@ -101,10 +116,12 @@ class Trainer:
         return stop.exit_code
 
     def _ends(self, stop: Stop) -> bool:
-        """Whether a signal came, to this rank or to another: then it is a signal to all of them."""
+        """Whether a signal came or a hook stops the run, on this rank or another: then it is so on all of them."""
         if self.job.ranks.size > 1:
-            stop.signal = int(self.job.ranks.agree([stop.signal or 0], "max")[0]) or None
-        return stop.requested
+            signal, ended = self.job.ranks.agree([stop.signal or 0, bool(self.training.ended)], "max")
+            stop.signal = int(signal) or None
+            self.training.ended = self.training.ended or ("a hook of rank 0" if ended else "")
+        return stop.requested or bool(self.training.ended)
 
     def _best_is_now(self) -> bool:
         """Whether the validation of this step is the best so far and its checkpoint is to be kept."""
@@ -139,6 +156,7 @@ class Trainer:
         metrics: dict[str, Any] = {
             "step": self.step,
             "loss": float(record.loss),
+            **({"losses": dict(record.losses)} if record.losses else {}),
             "norm": float(record.norm),
             "lr": lr,
             "ms": round(1000 * seconds, 3),
@@ -147,17 +165,19 @@ class Trainer:
             "loss_z": seen.loss_z,
             "norm_z": seen.norm_z,
             "mfu": round(speed / job.peak_tokens_per_s, 5) if job.peak_tokens_per_s else None,
+            "sol": round(least / seconds, 5) if (least := job.least_seconds()) else None,
             "memory": job.memory(),
+            **scaled(record, job.engine.scaling),
             **({} if record.ok else {"skipped": True}),
         }
-        due = job.log_every > 0 and (self.step % job.log_every == 0 or self.step == job.steps)
+        due = job.log_every > 0 and (self.step % job.log_every == 0 or self.step == job.steps or record.overflow)
         job.display.step(step_line(metrics, job.steps, self._eta(seconds)), due)
         if due or (watched and self.step // job.health_every % job.health_columns == 0):
             self._write_health()
         self._warn(seen)
         return metrics
 
-    def _roll_call(self, record: Any, seconds: float) -> None:
+    def _roll_call(self, record: Record, seconds: float) -> None:
         """On several ranks: all have done the same in this step. seconds: this rank's own part of it."""
         if self.job.ranks.size == 1:
             return
@@ -196,14 +216,16 @@ class Trainer:
                 line(warning)
 
     def _eta(self, seconds: float) -> float:
-        """Seconds to the end: a running mean of step times, and the share of what happens between steps."""
+        """Seconds to the end: a running mean of step times, and the share of events between steps."""
         self._seconds = seconds if not self._seconds else self._seconds + 0.1 * (seconds - self._seconds)
         between = self._events / (self.step - self._first)
         return (self.job.steps - self.step) * (self._seconds + between)
 
-    def _crash(self, record: Any, batches: Sequence[Mapping[str, Array]], lr: float, spike: str = "") -> NumericsError:
+    def _crash(
+        self, record: Record, batches: Sequence[Mapping[str, Array]], lr: float, spike: str = ""
+    ) -> NumericsError:
         """Find the cause of a step that nothing was updated by, leave the folder to study it by; the error to raise."""
-        from core.train.crash import crashed  # a run that ends well needs nothing of it
+        from core.train.crash import crashed  # for runs that crash
 
         self._write_health()
         return crashed(self.job, self.step + 1, record, batches, lr, spike, self._newest())
@@ -212,7 +234,7 @@ class Trainer:
         return f"the newest checkpoint is that of step {self.saved}" if self.saved else "there is no checkpoint yet"
 
     def _say_refused(self) -> None:
-        """Say once, of each file, that the disk does not take its lines, and once that it does again."""
+        """Report once, for each file, that the disk does not take its lines, and once that it does again."""
         now = self.job.run.refused()
         for name, (_, why) in now.items():
             if self._refused.get(name) != why:
@@ -221,14 +243,12 @@ class Trainer:
             self.job.display.line(f"{name}: all lines are written")
         self._refused = {name: why for name, (_, why) in now.items()}
 
-    def _call_hooks(self, metrics: dict[str, Any]) -> None:
-        """Plugins' `core_step_end`, on rank 0. One that raises is reported once and called again."""
-        if self.job.hooks and self.job.ranks.leads:
-            from core.train.hook_calls import call  # of the plugins that have one
+    def _call_hooks(self, name: str, metrics: dict[str, Any]) -> None:
+        """Plugins' hooks of a run, on rank 0: see `core.train.hook_calls`."""
+        if self.job.ranks.leads:
+            call(name, self.job, self.training, metrics, self._failed_hooks)
 
-            call(self.job, self.step, metrics, self._failed_hooks)
-
-    # --- what happens between steps --------------------------------------------------------------------------
+    # --- events between steps -------------------------------------------------------------------------------
 
     def _validate(self, metrics: dict[str, Any], stop: Stop) -> None:
         """Mean loss over the validation batches, into `metrics`; nothing if it was stopped half-way."""
@@ -236,25 +256,20 @@ class Trainer:
         if job.val_batches is None:
             return
         job.ranks.states("validation", long=True)
-        stopped, total, count = False, 0.0, 0
-        for index, batch in enumerate(job.val_batches()):
-            if stop.requested:
-                stopped = True
-                break
-            job.display.status(f"validating, batch {index + 1}")
-            loss, targets = job.engine.evaluate(batch)
-            total, count = total + loss, count + targets
-        stops, total, targets = job.ranks.agree([stopped, total, count]).tolist()
-        count = int(targets)
-        if stops or not count:
+        with self.training.validating():
+            validation = validate(job, stop)
+        if validation is None:
             return
-        metrics["val_loss"], metrics["val_tokens"] = total / count, count
-        best = math.isfinite(total) and (self.best_val is None or metrics["val_loss"] < self.best_val)
+        metrics |= validation[0]
+        value = validation[1][job.best] if job.best else metrics["val_loss"]
+        best = math.isfinite(value) and (self.best_val is None or value < self.best_val)
         if best:
             self._best_before = (self.best_val, self.best_step)
-            self.best_val = metrics["val_loss"]
+            self.best_val = value
             self.best_step = self.step if job.keep_best else None
-        job.display.line(f"val loss {metrics['val_loss']:.4f} over {count:,} tokens{' (best so far)' if best else ''}")
+        own = in_words(metrics.get("val_losses", {}))
+        said = f" (best{' ' * bool(job.best)}{job.best} so far)" if best else ""
+        job.display.line(f"val loss {metrics['val_loss']:.4f}{own} over {metrics['val_tokens']:,} tokens{said}")
 
     def _sample(self, stop: Stop) -> None:
         """Text from the model as it is, printed and kept in samples.jsonl. Nothing of training depends on it."""
@@ -280,7 +295,7 @@ class Trainer:
         error = error or CheckpointError("another rank could not save its part of the checkpoint")
         if last or self.job.save_errors != CONTINUE:
             raise error
-        if self._best_is_now():  # the best that is on disk is what the next validation has to beat
+        if self._best_is_now():  # the next validation is compared with the best one on disk
             self.best_val, self.best_step = self._best_before
         self.job.display.line(f"warning: {error.message}; {self._newest()}, and training continues")
 
@@ -301,10 +316,10 @@ class Trainer:
         job.run.sync()
         contents = Contents(
             job.engine.parameters(),
-            job.engine.optimizer_state(),
+            {**job.engine.optimizer_state(), **(others := self.training.weights_to_keep())},
             job.model_toml,
             job.tokenizer_json,
-            {**job.state, **self.state()},
+            {**job.state, **self.state(), "kept": list(others)},
         )
         self._refuse_not_finite(contents)
         if job.engine.slices:
@@ -313,7 +328,7 @@ class Trainer:
             path = saver(job.engine)(job.run.checkpoints, self.step, contents)
         else:
             path = checkpoint.save(job.run.checkpoints, self.step, contents)
-        self.saved = self.step
+        self.saved = self.training.saved = self.step
         if not job.ranks.leads:
             return
         job.display.line(f"saved {path} in {time.perf_counter() - begun:.1f} s")
@@ -336,7 +351,9 @@ class Trainer:
             )
 
     def _closing(self, stop: Stop, seconds: float) -> str:
-        """The last line: what was done and, truthfully, what of it is on disk."""
+        """The last line: the steps done and the checkpoint that is on disk."""
+        if self.training.ended and not stop.requested:
+            return f"ended after step {self.step}/{self.job.steps}: {self.training.ended}; in {self.job.run.path}"
         if not stop.requested:
             return f"done: {self.step} steps in {duration(seconds)}, in {self.job.run.path}"
         if self.saved == self.step and self.step:
@@ -363,8 +380,16 @@ def run_job(trainer: Trainer) -> int:
     except CoreError as error:
         trainer.job.run.log(f"error: {error}")
         raise
-    except Exception as error:  # not expected; whose fault it is, the command line says
+    except Exception as error:  # not expected; the command line names the culprit
         trainer.job.run.log(f"error: {words_of(error)}")
         raise
     finally:
         display.close()
+
+
+def scaled(record: Record, scaling: Scaling) -> dict[str, Any]:
+    """Metrics of a step with a loss scale: it, the overflows so far, and after an overflow that of the next step."""
+    if record.loss_scale is None:
+        return {}
+    following = {"next_loss_scale": scaling.factor} if record.overflow else {}
+    return {"loss_scale": record.loss_scale, "overflows": scaling.overflows, **following}

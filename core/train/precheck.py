@@ -4,7 +4,7 @@ Two questions, each with a bound of time of its own ([train] first_contact and c
 
 - On a chip without a verdict, each variant that the run chose is checked in a child process. A variant that is wrong,
   does not launch or never returns is skipped in favour of the next one, and the run continues.
-- A variant that does not come with the release is checked at this run's sizes where no check has covered them.
+- A variant from outside of the release is checked at this run's sizes where no check has covered them.
 
 Verdicts are kept for the next run. A variant that was chosen by name and fails stops the run.
 """
@@ -33,7 +33,7 @@ LAUNCHES = 3  # of a bound: the part of it that the launches of one call may tak
 
 @dataclass
 class Precheck:
-    """The state of the checks before a run's first step. plans: what the run will run, made anew when a choice falls.
+    """The state of the checks before a run's first step. plans: those of the run, made again after a failed choice.
 
     left: "op.variant" -> why some size of it was not checked. fell: "op.variant" of those that failed now.
     """
@@ -55,7 +55,7 @@ class Precheck:
         return place_of(self.engine.device)
 
     def choose_again(self) -> None:
-        """Plan anew after a choice fell."""
+        """Plan again after a choice was rejected."""
         self.engine.choose_again()
         self._needs = []
 
@@ -73,7 +73,7 @@ class Precheck:
     def missing(self) -> Iterator[tuple[str, list[Need]]]:
         """(key of [train], needs to check under its bound)."""
         needs = [need for need in self.needs() if need.key not in self.done]
-        needs.sort(key=lambda need: need.nodes[0] not in self.engine.chooser.nested)  # what others launch comes first
+        needs.sort(key=lambda need: need.nodes[0] not in self.engine.chooser.nested)  # nested ops are first
         for key, wanted in ((CONTACT, self._unknown_here), (CHECK, self._uncovered)):
             seconds = bound_of(self.config, key)
             missing = [need for need in needs if wanted(need)] if seconds else []
@@ -87,14 +87,14 @@ class Precheck:
         return bool(chip_of(self.engine.device)) and verdict is None
 
     def _uncovered(self, need: Need) -> bool:
-        """Whether it does not come with the release, and no check went to these sizes or tried to."""
+        """Whether it is from outside of the release, and no check reached these sizes or tried to."""
         if ships(need.variant, self.verdicts.registry):
             return False
         verdict = self.verdicts.lookup(need.variant, self.place, need.dtype)
         return verdict is None or bool(verdict.beyond(need.sizes) and label(need.sizes) not in verdict.tried)
 
     def notes(self) -> list[str]:
-        """Lines for the end of the table: choices that fell, and what could not be checked."""
+        """Lines for the end of the table: failed choices, and sizes that could not be checked."""
         lines = [f"passed over: {name}: {finding}" for name, finding in self._passed_over().items()]
         needs = [n for n in self.needs() if n.name in self.left or self._may_be_wrong(n)]
         for (op, variant), sizes in sizes_by_choice(needs).items():
@@ -109,7 +109,7 @@ class Precheck:
         return not ships(need.variant, self.verdicts.registry)
 
     def _passed_over(self) -> dict[str, str]:
-        """Variants that would have been taken, with what was found."""
+        """Variants that would have been taken, with their failures."""
         failures: dict[str, str] = {}
         chooser = self.engine.chooser
         for need in self.needs():

@@ -1,4 +1,4 @@
-"""The provenance of a run's numbers besides its config and data: sources of its code, versions, the device.
+"""The provenance of a run's numbers, without its config and data: sources of its code, versions, the device.
 
 Each checkpoint records it, and a resumed run reports the changes since then. It decides nothing.
 """
@@ -33,7 +33,7 @@ SHORT = 12  # hexadecimal digits of a hash that is for comparing two runs
 def made_with(
     registry: Registry, variants: Iterable[Variant], others: Iterable[Any], device: Mapping[str, str]
 ) -> dict[str, str]:
-    """Name -> version or hash: `corelm`, `python`, packages, what the `device` depends on, each plugin, and each source
+    """Name -> version or hash: `corelm`, `python`, packages, dependencies of the `device`, each plugin, and each source
     file of `variants`, with their ops and references, and of the objects `others` (optimizer, schedule)."""
     versions = {"corelm": core.__version__, "commit": commit() or "unknown", "python": platform.python_version()}
     versions |= {name: version for name in PACKAGES if (version := _version(name))}
@@ -49,7 +49,7 @@ def made_with(
 
 
 def machine_changes(before: Mapping[str, str], now: Mapping[str, str], device: Iterable[str]) -> list[str]:
-    """Names of what a device depends on, and of NumPy, that are recorded in both and differ."""
+    """Names of a device's dependencies, and NumPy, that are recorded in both and differ."""
     names = [name for name in ("numpy", *device) if name in before and name in now]
     return [name for name in names if before[name] != now[name]]
 

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 def check_disk(config: RunConfig, engine: Engine, run: Run, done: int, best: bool) -> None:
     """Before step 1 and before the run's folder is made: CheckpointError without room for the run's checkpoints.
 
-    best: whether the best by validation is kept besides the last ones.
+    best: whether the best by validation is kept in addition to the last ones.
     """
     table = config.train
     if not table.checkpoint_every:
         return
-    width = itemsize(resolve("acc", config.precision))
+    width = itemsize(resolve("acc", engine.precision))
     states = len(engine.registry.optimizer(config.optimizer.name).state)
     elements = [(math.prod(trim(place.shape)), place.trains) for place in engine.layout.places.values()]
     sizes = {
@@ -62,7 +62,7 @@ def due_steps(steps: int, done: int, every: Sequence[int]) -> int:
 
 
 def check_estimate(config: RunConfig, engine: Engine, plan: Plan, micro: int, done: int, allowed: bool) -> str:
-    """Words for what the rest of the run may take on a slow device, refused beyond an hour; "" on others."""
+    """The duration of the rest of the run on a slow device, as text, refused beyond an hour; "" on others."""
     pace = engine.registry.device(config.device).measured_pace(engine.device)
     if pace is None:
         return ""
@@ -88,7 +88,7 @@ def check_first(
 
     checks = Precheck(config, plugins, engine, verdicts, plans, display)
     if dict(checks.missing()):
-        from core.train.check_rounds import CheckRounds  # a run that checks nothing needs nothing of it
+        from core.train.check_rounds import CheckRounds  # for runs that check any
 
         CheckRounds(checks).run()
     return checks

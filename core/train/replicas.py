@@ -27,7 +27,7 @@ def held_by_all(engine: Engine) -> Iterator[tuple[str, Array]]:
 
 
 def compare_replicas(ranks: Ranks, step: int, tensors: Iterable[tuple[str, Array]]) -> None:
-    """Every rank calls it with (name, array of any shape and dtype) of what each of them holds whole, in one order.
+    """Every rank calls it with (name, array of any shape and dtype) of the arrays that each holds whole, in one order.
 
     Raises NumericsError for the first tensor whose bits are not rank 0's on another rank.
     """
@@ -43,7 +43,7 @@ def compare_replicas(ranks: Ranks, step: int, tensors: Iterable[tuple[str, Array
             if theirs[part] != every[0][part]:
                 raise NumericsError(
                     f"step {step}: {name} of rank {rank} on {ranks.host(rank)} differs from that of rank 0 on "
-                    f"{ranks.host(0)}: replicas have come apart; this step is not saved",
+                    f"{ranks.host(0)}: replicas differ; this step is not saved",
                     hint="a machine made an error (memory, heat), or an update does not repeat; --resume continues "
                     "from the newest checkpoint",
                 )

@@ -1,4 +1,4 @@
-"""What the ranks of a run tell each other after each step: that all of them updated, or none, and how long it took."""
+"""The exchange of a run's ranks after each step: whether all of them updated, or none, and their times."""
 
 from __future__ import annotations
 

@@ -94,12 +94,12 @@ def begun(path: Path) -> bool:
 
 
 def free(path: Path) -> bool:
-    """Whether a new run may begin there: nothing is in it, or what a run left that ended before its first step."""
+    """Whether a new run may begin there: it is empty, or a run in it ended before its first step."""
     return not occupied(path) or ((path / LOCK).is_file() and not begun(path))
 
 
 def _numbered(stem: str, most: int = 0) -> list[Path]:
-    """runs/<stem>, runs/<stem>-2, ...: up to the first gap, or `most` and one behind them."""
+    """runs/<stem>, runs/<stem>-2, ...: up to the first gap, or `most` and one more."""
     paths = [RUNS / stem]
     while len(paths) <= most or (not most and occupied(paths[-1])):
         paths.append(RUNS / f"{stem}-{len(paths) + 1}")
@@ -117,9 +117,9 @@ class InUse(UsageError):
 
 
 class Run:
-    """An open run folder. `path` and `name` are what `core_step_end` hooks see of it.
+    """An open run folder. `core_step_end` hooks read its `path` and `name`.
 
-    Entering it creates the folder when needed, takes the lock, removes what a kill left, and tries out all that a save
+    Entering it creates the folder when needed, takes the lock, removes the remains of a kill, and tries all that a save
     does; leaving it releases the lock. Raises UsageError when another process has it or when it cannot be written.
     """
 
@@ -222,7 +222,7 @@ class Run:
         return {name: (file.missing, file.refused) for name, file in self._open.items() if file.refused}
 
     def sync(self) -> None:
-        """Bring the metrics to the disk, beside a checkpoint that stands on them. CheckpointError if that fails."""
+        """Bring the metrics to the disk, beside a checkpoint that depends on them. CheckpointError if that fails."""
         for name in (n for n in (METRICS, SAMPLES, HEALTH) if n in self._open):
             try:
                 self._open[name].sync()
@@ -293,7 +293,7 @@ def _lines_until(path: Path, step: int) -> Lines:
 def take_lock(path: Path) -> io.FileIO:
     """Lock the file at `path`, made if needed, until the returned file is closed or the process ends.
 
-    It says who holds it: pid and host. Raises UsageError, with both, while it is held.
+    It names its holder: pid and host. Raises UsageError, with both, while it is held.
     """
     mode = "r+b" if path.exists() else "w+b"
     file = io.FileIO(path, mode, opener=not_a_link)

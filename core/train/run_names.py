@@ -28,7 +28,7 @@ def find_run(name: str | None) -> Path:
     if not name:
         return newest_run()
     for path in (Path(name), RUNS / name):
-        if os.path.exists(path):  # Path's own question raises for a name that is too long
+        if os.path.exists(path) or checkpoint.is_kept(path):  # Path's own question raises for a name that is too long
             return path
     runs = [p.name for p in RUNS.iterdir()] if RUNS.is_dir() else []
     hint = checkpoint.why_no_pointer(Path(name)) or checkpoint.why_no_pointer(RUNS / name)

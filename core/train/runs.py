@@ -9,7 +9,7 @@ import contextlib
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,19 @@ def summaries(folder: Path) -> list[Summary]:
     return sorted(map(summary, paths), key=lambda s: (-s.changed, s.name))
 
 
+def _validated(record: Mapping[str, Any], best: Any) -> Any:
+    """The validation loss of a line by which the run has a best."""
+    own = record.get("val_losses")
+    return own.get(best) if best and isinstance(own, dict) else record.get("val_loss")
+
+
 def summary(path: Path) -> Summary:
     config, records = config_of(path), records_of(path)
     table = config.get("train")
     steps = table.get("steps") if isinstance(table, dict) else None
     step = records[-1]["step"] if records else 0
-    losses = [loss for r in records if (loss := number(r.get("val_loss"))) is not None]
+    best = table.get("best") if isinstance(table, dict) else ""
+    losses = [loss for r in records if (loss := number(_validated(r, best))) is not None]
     saved = checkpoint.steps(path / CHECKPOINTS)
     files = [path / name for name in (METRICS, RESOLVED) if (path / name).exists()]
     return Summary(
@@ -92,7 +99,7 @@ def state_of(path: Path, step: int, steps: Any) -> str:
 
 
 def locked(path: Path) -> bool:
-    """Whether a process has the run: its lock is asked for, shared, and let go at once."""
+    """Whether a process has the run: its lock is taken, shared, and released at once."""
     if sys.platform == "win32":
         return False
     import fcntl
@@ -145,8 +152,9 @@ def number(value: Any) -> float | None:
 
 # --- where two runs part -----------------------------------------------------------------------------------------
 
-SPEED = ("ms", "tokens_per_s", "memory", "mfu")  # what differs between equal runs
+SPEED = ("ms", "tokens_per_s", "memory", "mfu", "sol")  # differences of equal runs
 SAME = ("step", "tokens")
+Records = Mapping[int, Mapping[str, Any]]  # step -> its line of metrics.jsonl
 
 
 @dataclass(frozen=True)
@@ -154,7 +162,8 @@ class Parting:
     """The comparison of two runs. common: steps that both have. step, name, values: the first number that differs, or
     None.
 
-    settings: lines of differences in configs and variants.
+    settings: lines of differences in configs and variants. last: of runs that part, losses of the last step that has
+    them in both: name -> (a's, b's).
     """
 
     common: int
@@ -162,6 +171,7 @@ class Parting:
     name: str
     values: tuple[Any, Any] | None
     settings: list[str]
+    last: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def equal(self) -> bool:
@@ -177,22 +187,79 @@ def parting(a: Path, b: Path) -> Parting:
         for name in (n for n in {**ours[step], **theirs[step]} if n not in SPEED):
             pair = ours[step].get(name), theirs[step].get(name)
             if pair[0] != pair[1] and None not in pair:
-                return Parting(len(common), step, name, pair, settings)
+                return Parting(len(common), step, name, pair, settings, losses_at_end(ours, theirs, common))
     return Parting(len(common), None, "", None, settings)
 
 
+def losses_at_end(ours: Records, theirs: Records, common: Sequence[int]) -> dict[str, tuple[float, float]]:
+    """`loss at step 20` and `val_loss at step 20` -> (a's, b's), of the last step that has the number in both."""
+    pairs = {}
+    for name in ("loss", "val_loss"):
+        for step in reversed(common):
+            x, y = number(ours[step].get(name)), number(theirs[step].get(name))
+            if x is not None and y is not None:
+                pairs[f"{name} at step {step:,}"] = (x, y)
+                break
+    return pairs
+
+
 def settings_apart(a: Path, b: Path) -> Iterator[str]:
-    """The differences of the resolved configs, then of the variants: `key: a's -> b's`."""
-    for kind, read in (("config", config_of), ("variant", variants_of)):
-        before, after = flat(read(a)), flat(read(b))
-        for key in dict.fromkeys([*before, *after]):
-            if before.get(key) != after.get(key):
-                yield f"{kind} {key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
+    """The differences of the resolved configs, `key: a's -> b's`, then of the variants, a line for each op."""
+    yield from changed("config", flat(config_of(a)), flat(config_of(b)))
+    ours, theirs = json_of(a / VARIANTS), json_of(b / VARIANTS)
+    yield from changed("variant", settings_of(ours), settings_of(theirs))
+    yield from variants_apart(variants_of(ours), variants_of(theirs))
+    yield from changed("variant", tiles_of(ours, theirs), tiles_of(theirs, ours))
 
 
-def variants_of(path: Path) -> dict[str, Any]:
-    held = json_of(path / VARIANTS)
-    return {key: held[key] for key in ("device", "precision", "nodes", "tiles") if key in held}
+def settings_of(held: Mapping[str, Any]) -> dict[str, Any]:
+    """Device and precision of a variants.json."""
+    return {key: held[key] for key in ("device", "precision") if key in held}
+
+
+def tiles_of(held: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """The tiles of a variants.json, for those nodes that have some in another one too."""
+    ours, theirs = (one["tiles"] if isinstance(one.get("tiles"), dict) else {} for one in (held, other))
+    return flat({"tiles": {node: tiles for node, tiles in ours.items() if node in theirs}})
+
+
+def changed(kind: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    """`kind key: before's -> after's` for every key whose values differ; "absent" for a missing one."""
+    for key in dict.fromkeys([*before, *after]):
+        if before.get(key) != after.get(key):
+            yield f"{kind} {key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
+
+
+def variants_apart(before: Mapping[str, Mapping[str, int]], after: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+    """A line for each op that both runs have with other variants, and one that names the ops of one run alone.
+
+    before, after: op -> variant -> number of nodes. Other numbers of nodes with the same variants are no difference.
+    """
+    for op in (op for op in before if op in after and before[op].keys() != after[op].keys()):
+        yield f"variant {op}: {counted(before[op])} -> {counted(after[op])}"
+    if not before or not after or before.keys() == after.keys():
+        return
+    same = sum(op in after and before[op].keys() == after[op].keys() for op in before)
+    ours, theirs = (op for op in before if op not in after), (op for op in after if op not in before)
+    alone = ", ".join(ours) or "none", ", ".join(theirs) or "none"
+    yield f"ops: {same} have the same variants in both; the first run alone has {alone[0]}; the second, {alone[1]}"
+
+
+def counted(variants: Mapping[str, int]) -> str:
+    """`tiled (4 nodes), mma (1 node)`."""
+    return ", ".join(f"{name} ({count} node{'s' * (count != 1)})" for name, count in variants.items())
+
+
+def variants_of(held: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """Op -> variant -> number of nodes, of a run's variants.json; {} for another file."""
+    ops: dict[str, dict[str, int]] = {}
+    rows = held.get("table")
+    for row in rows if isinstance(rows, list) else ():
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            op, variant, nodes = str(row["op"]), str(row["variant"]), int(row["nodes"])
+            count = ops.setdefault(op, {})
+            count[variant] = count.get(variant, 0) + nodes
+    return ops
 
 
 def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

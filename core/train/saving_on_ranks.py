@@ -1,7 +1,7 @@
 """Saving by all ranks together: each its slice of the optimizer's state, rank 0 the rest and, last, the manifest.
 
-What one rank meets all learn before the next part begins, so that all raise or none. A rank that dies leaves a staged
-folder without a manifest: the checkpoint before it is what it was.
+All ranks learn of an error before the next part begins, so that all raise or none. A rank that dies leaves a staged
+folder without a manifest: the checkpoint before it is unchanged.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def save_on_ranks(
 
 
 def together(ranks: Ranks, target: Path, work: Callable[[], Any]) -> list[Any]:
-    """What `work()` gives on each rank, as JSON has it, in their order.
+    """The results of `work()` on all ranks, as JSON, in their order.
 
     CheckpointError on all where the disk refuses it on one."""
     said: dict[str, Any] = {}

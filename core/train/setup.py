@@ -1,6 +1,6 @@
 """From a run config to a Trainer at its first step, in the order of possible errors.
 
-Typing errors come first and create nothing: config, device, registry, graph, estimate, data. Then the folder is made
+Typing errors are first and create nothing: config, device, registry, graph, estimate, data. Then the folder is made
 and locked, and memory is filled last. The steps themselves: start.py, wiring.py, refusals.py, announce.py.
 """
 
@@ -22,7 +22,6 @@ from core.plan import TRAIN
 from core.ranks.group import ALONE, Ranks
 from core.ranks.launched import launched
 from core.registry import Registry
-from core.roles import BATCH
 from core.train.announce import announce, announce_start, made_kernels, table_of_choices, variants_record
 from core.train.display import Display
 from core.train.loop import Trainer, run_job
@@ -31,7 +30,9 @@ from core.train.run import Run, choose_folder, claim, occupied
 from core.train.start import fill, find_weights, repair
 from core.train.wiring import (
     Parts,
+    best_of,
     build_engine,
+    check_new,
     find_data,
     keeps_best,
     learning_rate,
@@ -59,6 +60,11 @@ class TrainArguments:
     allow_data_change: bool = False
     long: bool = False
 
+    def resolve(self) -> tuple[RunConfig, Registry]:
+        """The run config, and the registry for a run on its device. Raises UsageError, BuildError."""
+        overrides, plugins = self.overrides, self.plugins
+        return resolve_config(self.config, overrides=overrides, device=self.device, plugins=plugins, whole=False)
+
 
 def train(arguments: TrainArguments, display: Display) -> int:
     """A whole run. Returns the exit code: 0, 130, 143. Raises CoreError."""
@@ -68,9 +74,7 @@ def train(arguments: TrainArguments, display: Display) -> int:
 
 def prepare(arguments: TrainArguments, display: Display, stack: ExitStack) -> Trainer:
     """A Trainer at its first step; `stack` closes the run's folder."""
-    config, registry = resolve_config(
-        arguments.config, overrides=arguments.overrides, device=arguments.device, plugins=arguments.plugins
-    )
+    config, registry = arguments.resolve()
     ranks = ranks_of(registry, config, arguments)
     if out := arguments.out:
         from core.config.out_folder import check_out
@@ -110,11 +114,11 @@ def prepare(arguments: TrainArguments, display: Display, stack: ExitStack) -> Tr
     announce_start(parts, before, record, estimate, display)
     for remark in schedule_remarks(config, registry):
         display.line(f"warning: {remark}")
-    fill_parameters(parts, display)
+    arrays = fill_parameters(parts, display)
     display.status("compiling kernels")
     ranks.states("compiling kernels", long=True)
     ranks.in_turn(engine.prepare)
-    return Trainer(make_job(parts, run, display, record), resumed)
+    return Trainer(make_job(parts, run, display, record), resumed, arrays)
 
 
 def ranks_of(registry: Registry, config: RunConfig, arguments: TrainArguments) -> Ranks:
@@ -126,7 +130,7 @@ def ranks_of(registry: Registry, config: RunConfig, arguments: TrainArguments) -
     from core.ranks.joining import join  # of runs on several ranks
     from core.train.agreement import compare_programs
 
-    ranks = join(registry.ranks, registry.device(config.device), this, config.train.rank_timeout)
+    ranks = join(registry.complete().ranks, registry.device(config.device), this, config.train.rank_timeout)
     compare_programs(ranks, config, asdict(arguments))
     return ranks
 
@@ -164,13 +168,15 @@ def find_origin(arguments: TrainArguments, run: Run, display: Display, ranks: Ra
     """The checkpoint that the run continues; None for a fresh run."""
     if not arguments.resume and arguments.origin is None:
         return None
-    from core.train.resume import find_start  # a fresh run needs nothing of it
+    from core.train.resume import find_start  # of runs that continue
 
-    start = find_start(arguments.origin, arguments.resume, run, display)
-    if ranks.size > 1:
-        from core.train.agreement import compare_start
+    if ranks.size == 1:
+        return find_start(arguments.origin, arguments.resume, run, display)
+    from core.train.agreement import compare_start
+    from core.train.verified_together import load_together
 
-        compare_start(ranks, start)
+    start = find_start(arguments.origin, arguments.resume, run, display, lambda path: load_together(ranks, path))
+    compare_start(ranks, start)
     return start
 
 
@@ -190,7 +196,7 @@ def checked_parts(
     display: Display,
 ) -> tuple[Parts, str]:  # fmt: skip
     """The parts of a run that fit the machine and each other, and the estimate of its time. Raises CoreError."""
-    B, T = (int(engine.graph.dims[name]) for name in BATCH)
+    B, T = engine.graph.batch
     where = config.where("train.tokens_per_step")
     micro = micro_steps(config.train.tokens_per_step, B, T, engine.ranks.size, where)
     plan = engine.plan(TRAIN)
@@ -200,10 +206,12 @@ def checked_parts(
         check_fit(engine.report(plan))
     done = start.step if start else 0
     estimate = engine.ranks.decide(lambda: check_estimate(config, engine, plan, micro, done, arguments.long))
+    best_of(config, engine)
+    check_new(config, engine)
     lr = learning_rate(config, registry)
     weights = find_weights(config, registry, engine) if start is None else None
     engine.ranks.states("preparing data", long=True)
-    data = engine.ranks.in_turn(lambda: find_data(config, engine, start, weights, display))
+    data = engine.ranks.in_turn(lambda: find_data(config, registry, engine.graph, start, weights, display))
     if start is not None:
         from core.train.same_data import check_same_data
 
@@ -236,29 +244,30 @@ def same_parts(parts: Parts, record: Mapping[str, Any]) -> None:
 
 
 def tidy(run: Run, parts: Parts, keep: bool, display: Display) -> Mapping[str, Any] | None:
-    """Remove records behind the first step from the run's folder; the state that a resumed run continues."""
+    """Remove records after the first step from the run's folder; the state that a resumed run continues."""
     leads = parts.engine.ranks.leads
     run.rewind(parts.done, parts.config.train.health_every > 0)
     resumed = None
     if parts.start is not None:
         from core.train.resume import resumed_state
 
-        resumed = resumed_state(parts.start, run, keep)
+        resumed = resumed_state(parts.start, run, keep, parts.config.train.best)
     best = resumed["best_step"] if resumed else None
     if not leads:
         return resumed
     repair(run, pointers.BEST, best, display)
     table = parts.config.train
     for problem in checkpoint.retain(run.checkpoints, parts.done, table.keep_last, table.keep_every, best):
-        display.line(f"warning: {problem}")  # a kill may have come between a save and its retention
+        display.line(f"warning: {problem}")  # a kill may have been between a save and its retention
     return resumed
 
 
-def fill_parameters(parts: Parts, display: Display) -> None:
-    """Weights of the checkpoint, of the model that the config names, or drawn from the seed."""
+def fill_parameters(parts: Parts, display: Display) -> dict[str, Any]:
+    """Weights of the checkpoint, of the model that the config names, or drawn from the seed. Returns the arrays that
+    the checkpoint keeps for hooks."""
     if parts.start is None:
-        fill(parts.config, parts.engine, parts.weights)
-        return
+        fill(parts.config, parts.engine, parts.weights, display)
+        return {}
     from core.train.resume import fill_from
 
-    fill_from(parts.start, parts.config, parts.engine, display)
+    return fill_from(parts.start, parts.config, parts.engine, display)

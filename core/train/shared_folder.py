@@ -13,7 +13,7 @@ from core.checkpoint.manifest import STAGED
 from core.errors import UsageError
 from core.ranks.group import Ranks
 
-LEADER = "rank 0"  # the name of the file that rank 0 writes; each rank's has the like
+LEADER = "rank 0"  # the name of the file of rank 0; each rank has one of this form
 
 
 def check_shared(checkpoints: Path, ranks: Ranks) -> None:
@@ -26,7 +26,7 @@ def check_shared(checkpoints: Path, ranks: Ranks) -> None:
     problem = ""
     try:
         if ranks.leads:
-            with contextlib.suppress(OSError):  # it is said below, of the file that cannot be written
+            with contextlib.suppress(OSError):  # reported below, for the file that cannot be written
                 files.make_folder(folder)
                 files.write_durably(folder / LEADER, name.encode())
         ranks.wait()
@@ -35,7 +35,7 @@ def check_shared(checkpoints: Path, ranks: Ranks) -> None:
         if ranks.leads:
             unseen = [rank for rank in range(ranks.size) if not said[rank][1] and not _holds(_file(folder, rank), name)]
             for rank in unseen:
-                said[rank][1] = "rank 0 does not see what this rank writes there"
+                said[rank][1] = "files of this rank there are not visible to rank 0"
         said = json.loads(ranks.share(json.dumps(said).encode()))
     finally:
         if ranks.leads:
@@ -60,9 +60,9 @@ def _holds(path: Path, name: str) -> bool:
 
 
 def _tried(folder: Path, name: str, ranks: Ranks) -> str:
-    """What keeps this rank from reading rank 0's file and writing its own; "" for nothing."""
+    """The obstacle to reading rank 0's file and writing this rank's own; "" without one."""
     if not _holds(folder / LEADER, name):
-        return "what rank 0 writes there is not seen"
+        return "files of rank 0 there are not visible"
     if ranks.leads:
         return ""
     try:

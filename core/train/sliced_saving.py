@@ -15,7 +15,7 @@ from core.train.saving_on_ranks import save_on_ranks
 
 
 def saver(engine: Engine) -> Callable[[Path, int, Contents], Path]:
-    """`checkpoint.save` for all ranks together: contents.parameters are read anew, in full precision."""
+    """`checkpoint.save` for all ranks together: contents.parameters are read again, in full precision."""
     store = engine.store
     ranges = {name: (p.first, p.last) for name, p in own_pieces(store).items() if not p.whole}
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def repair(run: Run, pointer: str, step: int | None, display: Display) -> None:
-    """Make LATEST or BEST name the checkpoint of a step (None: none), and say so where it did not, as after a kill."""
+    """Make LATEST or BEST name the checkpoint of a step (None: none), with a line where it did not, as after a kill."""
     if not run.writes:
         return
     said = pointers.repair(run.path, pointer, None if step is None else checkpoint.folder_name(step))
@@ -28,14 +28,28 @@ def repair(run: Run, pointer: str, step: int | None, display: Display) -> None:
         display.line(said)
 
 
-def fill(config: RunConfig, engine: Engine, weights: Start | None) -> None:
-    """Parameters of `weights`, or drawn."""
-    if weights is None:
+def fill(config: RunConfig, engine: Engine, weights: Start | None, display: Display | None = None) -> None:
+    """Parameters of `weights`, or drawn; with `new` ones, and those of [[reference]]."""
+    if weights is None and not config.reference:
         engine.initialize(config.seed)
         return
+    references = []
+    if config.reference:
+        from core.train.fresh import open_references  # of runs with such weights
+
+        references = open_references(config, engine.registry, engine.graph)
     with of_weights(config):
-        engine.load_parameters(weights.parameters)
-    weights.release()
+        values = weights.parameters if weights is not None else None
+        if values is None or config.new or config.reference:
+            from core.train.fresh import completed
+
+            values, lines = completed(config, engine, values, references)
+            if display is not None:
+                for line in lines:
+                    display.line(line)
+        engine.load_parameters(values)
+    if weights is not None:
+        weights.release()
 
 
 def find_weights(config: RunConfig, registry: Registry, engine: Engine) -> Start | None:
@@ -45,7 +59,12 @@ def find_weights(config: RunConfig, registry: Registry, engine: Engine) -> Start
     with of_weights(config):
         from core.interop.weights import open_weights  # with every format of weights
 
-        return open_weights(config.weights, engine.graph, registry)
+        graph = engine.graph
+        if config.new or config.reference:
+            from core.train.fresh import expected_of
+
+            graph = expected_of(config, graph)
+        return open_weights(config.weights, graph, registry)
 
 
 @contextmanager
@@ -54,4 +73,6 @@ def of_weights(config: RunConfig) -> Iterator[None]:
     try:
         yield
     except (BuildError, CheckpointError, UsageError) as error:
-        raise CheckpointError(f"{config.where('weights')}: {error.message}", hint=error.hint) from None
+        lacks = "missing" in error.message and not error.hint
+        hint = 'new = ["GLOB"] in the config names parameters that may start fresh' if lacks else error.hint
+        raise CheckpointError(f"{config.where('weights')}: {error.message}", hint=hint) from None

@@ -39,8 +39,8 @@ def tokenizer_for(
 ) -> Tokenizer | None:
     """The tokenizer of a run from these weights: the model's own, None where it came with none.
 
-    preference: the config's list; `default` stands for one that says nothing. DataError, with both names, where
-    the config asks for another tokenizer: the model's embeddings are of its own one's ids.
+    preference: the config's list; `default` is a list that names none. DataError, with both names, where
+    the config has another tokenizer: the model's embeddings belong to the ids of its own.
     """
     own = tokenizer_of(start, kinds)
     if own is None or list(preference) == list(default):
@@ -53,6 +53,6 @@ def tokenizer_for(
             return own
     raise DataError(
         f"{where}: the weights at {start.path} came with the tokenizer {own.name} ({own.vocab_size:,} ids), and the "
-        f"config asks for {', '.join(preference)}",
+        f"config names {', '.join(preference)}",
         hint="leave `tokenizer` out: the run takes the model's own",
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from core.errors import CoreError, UsageError
+from core.roles import TOKENS
 from core.train.runs import number
 from core.view.private import short_text
 from core.view.run_record import RunRecord
@@ -21,8 +22,8 @@ def batch_text(run: RunRecord, step: int) -> dict[str, Any]:
     """
     source, tokenizer, line = run.data.train, run.data.tokenizer, run.metrics_by_step.get(step)
     if line is None:
-        raise UsageError(f"{run.name} has no step {step} in its metrics", hint="core runs says how far it is")
-    if tokenizer is None:
+        raise UsageError(f"{run.name} has no step {step} in its metrics", hint="core runs lists the steps of each run")
+    if tokenizer is None or TOKENS not in source.keys:
         raise UsageError(f"the data of {run.name} are ids without a tokenizer: they have no text")
     tokens = number(line.get("tokens"))
     if tokens is None:
@@ -38,8 +39,7 @@ def batch_text(run: RunRecord, step: int) -> dict[str, Any]:
 def sequences(source: Any, first: int, count: int) -> Iterator[Any]:
     """The ids (T,) of `count` sequences, from number `first` of the run on."""
     for start in range(0, count, source.B):
-        tokens, _ = source.batch(0, first=first + start)
-        yield from tokens[: count - start]
+        yield from source.batch(0, first=first + start)[TOKENS][: count - start]
 
 
 def text_or_why(run: RunRecord, step: int) -> dict[str, Any]:

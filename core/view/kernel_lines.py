@@ -17,7 +17,7 @@ HEADER = ("STEP", "LINE", "TURN", "INSTR", "LANES", "SOURCE", "DOES")
 
 
 def kernel_lines(data: Mapping[str, Any]) -> list[str]:
-    """The lens's data as lines: of each launch one warp, the one that `--warp` says."""
+    """The lens's data as lines: of each launch one warp, that of `--warp`."""
     return [line for kernel in data["kernels"] for line in of_kernel(kernel, data["warp"])]
 
 
@@ -71,7 +71,7 @@ def source_of(file: Mapping[str, Any], line: int) -> str:
 
 
 def does_words(step: Mapping[str, Any], launch: Mapping[str, Any]) -> str:
-    """A step's events and the asynchronous work under way, in words."""
+    """A step's events and the asynchronous work under way, as text."""
     parts = [event_words(event, launch["buffers"]) for event in step.get("e", ())]
     flying = step.get("fly", ())
     if flying:

@@ -1,4 +1,4 @@
-"""Runs the lenses of a subject: one dictionary per lens, from which the page, `--json` and terminal lines come.
+"""Runs the lenses of a subject: one dictionary per lens, from which the page, `--json` and terminal lines are made.
 
 A lens that fails leaves the others whole: its view has the error. A run's files are only read.
 """
@@ -25,7 +25,7 @@ from core.view.subject import Subject
 
 @dataclass(frozen=True)
 class View:
-    """The result of one lens. data: None where there are none; `command` makes them. problem: what it raised, or "".
+    """The result of one lens. data: None where there are none; `command` makes them. problem: its exception, or "".
 
     own: whether the lens is the core's, so that its script may draw it.
     """
@@ -115,7 +115,7 @@ def view(subject: Subject, out: Path, *, lens: str = "", plain: bool = False) ->
     lens: one lens alone. plain: data uncompressed, for a browser that cannot decompress. Raises UsageError for an
     unknown lens, step or node, a file that cannot be written, and one in its place that is no page.
     """
-    page_place(out, "--out")  # before what may take long
+    page_place(out, "--out")  # before slow work
     write_target(out, page_of(look(subject, lens), title_of(subject), plain=plain).encode(), "--out")
     return out
 

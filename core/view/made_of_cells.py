@@ -59,7 +59,7 @@ class Stated:
 def rules_of(reference: Reference, t: Any, tensor: str, shapes: Shapes) -> dict[str, Any]:
     """Tensor -> boxes, or a table, of its elements on which those of `tensor` depend; {} without a statement.
 
-    Nothing is said either where contents decide and a piece of the table has several rows.
+    There is no row either where contents decide and a piece of the table has several rows.
 
     t: the tensors of the launcher; shapes: of all of them, of the target too. Raises BuildError for a wrong answer.
     """

@@ -1,4 +1,4 @@
-"""The code behind a node: the op's formula, and the lines of the variant that ran, of launchers and kernels."""
+"""The code of a node: the op's formula, and the lines of the variant that ran, of launchers and kernels."""
 
 from __future__ import annotations
 

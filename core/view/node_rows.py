@@ -24,7 +24,7 @@ def layer_of(name: str) -> str:
 
 
 def passing(registry: Registry) -> Callable[[Node], list[str]]:
-    """A node's input values whose gradient is that of its one output, as its reference's `alias` says."""
+    """A node's input values whose gradient is that of its one output, by its reference's `alias`."""
 
     def passed(node: Node) -> list[str]:
         reference = registry.variants.get(node.op.name, {}).get(REFERENCE)
@@ -40,7 +40,7 @@ def sums_of(graph: Graph, passed: Callable[[Node], list[str]]) -> set[str]:
 
 
 def stream_of(graph: Graph, sums: set[str]) -> set[str]:
-    """The values of the residual stream: those of sums, and of what they sum the part that is read elsewhere too."""
+    """The values of the residual stream: those of sums, and their summands that are read elsewhere too."""
     readers = Counter(value for node in graph.nodes for value in node.inputs.values())
     junctions = [node for node in graph.nodes if node.name in sums]
     made = {value for node in junctions for value in node.outputs.values()}
@@ -55,7 +55,7 @@ def node_row(plan: Plan, node: Node, stream: set[str], sums: set[str]) -> dict[s
     """
     runs = node_that_runs(plan, node)
     variant = plan.choices[runs.name].variant if runs is not None else None
-    where, _, text = toml_line(plan.graph, node).partition("  ")
+    where, _, text = toml_line(node).partition("  ")
     return {
         "name": node.name,
         "op": node.op.name,

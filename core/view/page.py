@@ -82,7 +82,7 @@ def page_place(path: Path, option: str) -> Path:
             raise UsageError(f"{option} {path}: {error.strerror or error}", hint="name another file") from None
         if head and TITLE.encode() not in head:
             raise UsageError(
-                f"{option} {path}: a file that is no page of core view is there; it is unchanged",
+                f"{option} {path}: a file that is not a page of core view is there; it is unchanged",
                 hint="name another file, or move it away",
             )
     return path

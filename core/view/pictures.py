@@ -1,6 +1,6 @@
 """A tensor as a picture: at most SIDE x SIDE cells, a histogram and statistics, as plain JSON.
 
-A tensor is drawn as a matrix: its last axis across, all others down. A cell stands for a block of elements and has the
+A tensor is drawn as a matrix: its last axis across, all others down. A cell is a block of elements and has the
 strongest of them, with its sign. A cell is one byte: 128 is zero, others a sign and the logarithm of the size below the
 largest, over DECADES: a step of 7%. Cells that are elements, one each, have 16 bits: three digits over seven decades.
 """
@@ -26,7 +26,7 @@ def picture(array: Array, side: int = SIDE) -> dict[str, Any]:
     """A picture of a tensor of any shape, of floats or integers.
 
     shape, rows and columns of the matrix; `block`: elements of a cell, down and across; `bits` 8 or 16, and `cells` in
-    base64, row by row; `largest`: what full strength stands for; `histogram`: counts between `least` and `most`; and
+    base64, row by row; `largest`: the value of full strength; `histogram`: counts between `least` and `most`; and
     statistics: rms, mean, zeros, nan, inf.
     """
     matrix = as_matrix(array)
@@ -95,7 +95,7 @@ def histogram(matrix: Array, least: float | None, most: float | None) -> list[in
 
 
 def significant(value: Any, digits: int = 6) -> Any:
-    """A float with so many digits; None for one that is not finite; anything else as it is."""
+    """A float with this number of digits; None for one that is not finite; anything else as it is."""
     if isinstance(value, float):
         return float(f"{value:.{digits}g}") if math.isfinite(value) else None
     return value

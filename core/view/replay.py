@@ -39,7 +39,7 @@ Batches = Sequence[Mapping[str, Array]]
 Limits = tuple[float, float]
 LONG = 60.0  # seconds; a longer replay needs a second word
 TRACED = 4  # the step itself: run once, put back, and run op by op
-RECENT = 50  # steps whose times say what one takes
+RECENT = 50  # steps whose times give that of one
 
 
 def replay(
@@ -56,7 +56,7 @@ def replay(
 
     It is no method of `core.load`'s Model, which has neither data nor an optimizer, and another engine than the run's.
     Works while the run is going on. device: where; "" for the run's own, or the one of this machine where that is not
-    here. unfused: each node by itself, with all its tensors and numbers that are near. yes: also where it is estimated
+    here. unfused: each node separately, with all its tensors and numbers that are near. yes: also where it is estimated
     to take over a minute. say: called with the estimate first.
 
     Raises UsageError for a folder that is no run's, a step that it does not have, and a long replay without `yes`;
@@ -87,7 +87,7 @@ class Repeated:
 
 
 class ReplayedStep:
-    """A training step of a run, stopped before its update: everything that it computed can be asked for, any number
+    """A training step of a run, stopped before its update: all its values can be read, any number
     of times.
 
     run: its record. step: counted from 1. began: the steps that the checkpoint held, 0 for the run's start. batches:
@@ -98,7 +98,7 @@ class ReplayedStep:
     def __init__(
         self, run: RunRecord, began: int, steps: list[Repeated], batches: Batches, lr: float, limits: Limits
     ) -> None:
-        """The engine stands before the step behind `steps`. limits: the loss and norm above which nothing updates."""
+        """The engine is before the step after `steps`. limits: the loss and norm above which nothing updates."""
         self.run, self.began, self.steps, self.batches, self.lr = run, began, steps, batches, lr
         self.step = began + len(steps) + 1
         self.engine: Engine = run.engine
@@ -107,7 +107,7 @@ class ReplayedStep:
         steps.append(compared(run, self.step, self.record))
 
     def _stepped(self, limits: Limits) -> tuple[Record, dict[str, Array]]:
-        """Run the step with its update, keep its numbers and the parameters behind it, and put these back before it."""
+        """Run the step with its update, keep its numbers and the parameters after it, and put these back before it."""
         engine = self.engine
         before = {name: array.copy() for name, array in engine.parameters().items()}
         record = engine.step(self.batches, self.lr, limits)
@@ -132,14 +132,14 @@ class ReplayedStep:
 
     @property
     def label(self) -> str:
-        """In words: exact, or near and by how much."""
+        """As text: exact, or near and the difference."""
         steps = f"{counted(len(self.steps))} run again"
         if self.exact:
             return f"exact: {steps}, losses and norms are the run's own, bit for bit"
         if not self.differences:
             return f"not compared: the metrics lack {sum(not one.compared for one in self.steps)} of {steps}"
         most = max(abs(one.loss - (one.run_loss or 0.0)) for one in self.differences)
-        ours = f"{self.run.kind.name} in {self.run.config.precision}"
+        ours = f"{self.run.kind.name} in {self.engine.precision}"
         theirs = f"{self.run.place} in {self.run.variants.get('precision', 'an unknown precision')}"
         where = "" if ours == theirs else f" on {ours}, and the run was on {theirs}"
         return f"near: {steps}{where}; losses differ by up to {most:.3g}"
@@ -147,7 +147,7 @@ class ReplayedStep:
     def events(self) -> Iterator[tuple[int, TraceEvent]]:
         """(micro-step, event) of each op of the step, forward and backward, as the run's plan has them.
 
-        Tensors are views of memory that later ops use again: copy what you keep.
+        Tensors are views of memory that later ops use again: copy those that you keep.
         """
         self._complete = False
         yield from self.engine.replay(self.batches)
@@ -165,7 +165,7 @@ class ReplayedStep:
         return self.engine.parameters()
 
     def updates(self) -> dict[str, Array]:
-        """Parameter -> what the update added to it, f32 or f64, the graph's shape."""
+        """Parameter -> its change by the update, f32 or f64, the graph's shape."""
         before = self.engine.parameters()
         return {name: after - before[name] for name, after in self._after.items()}
 
@@ -199,7 +199,7 @@ def replay_of(
 
 
 def counted(steps: int) -> str:
-    """A number of steps in words."""
+    """A number of steps as text."""
     return f"{steps:,} step{'s' * (steps != 1)}"
 
 
@@ -211,7 +211,7 @@ def check_step(run: RunRecord, step: int) -> None:
 
 
 def kept_steps(run: RunRecord) -> str:
-    """The steps behind the checkpoints, in words."""
+    """The steps after the checkpoints, as text."""
     return ", ".join(f"{number + 1:,}" for number in sorted(run.checkpoints)) or "there is no checkpoint"
 
 
@@ -225,7 +225,7 @@ def checkpoint_before(run: RunRecord, step: int) -> Checkpoint | None:
 
 
 def estimate(run: RunRecord, steps: int) -> float:
-    """Seconds for so many steps and the one that is traced: by the run's own times, or the pace of another device."""
+    """Seconds for a number of steps and the traced one: by the run's own times, or the pace of another device."""
     table = run.config.train
     times = [float(line["ms"]) / 1e3 for line in run.metrics[-RECENT:] if isinstance(line.get("ms"), int | float)]
     one = statistics.median(times) if times else 0.0

@@ -20,7 +20,6 @@ from core.errors import CheckpointError, UsageError
 from core.graph import ModelSource, load_model
 from core.outside import read_whole
 from core.registry import Registry
-from core.roles import BATCH
 from core.train.display import Display
 from core.train.health_file import HealthStep, read_health
 from core.train.run import CRASHES, ENV, RESOLVED, VARIANTS
@@ -45,7 +44,7 @@ class RunRecord:
 
     def __init__(self, path: Path, plugins: Sequence[str] = (), device: str = "", unfused: bool = False) -> None:
         """device: where the run is computed again; "" for its own, or another one where its own is not here. unfused:
-        each node by itself, also those that the run fused."""
+        each node separately, also those that the run fused."""
         if path.parent.name == CHECKPOINTS:
             path = path.parent.parent
         if not (path / RESOLVED).is_file():
@@ -146,7 +145,7 @@ class RunRecord:
         words = [word for word in argv if isinstance(word, str)] if isinstance(argv, list) else []
         return next((Path(word).name for word in words if word.endswith(".toml")), RESOLVED)
 
-    # --- made anew ---------------------------------------------------------------------------------------------
+    # --- made again -------------------------------------------------------------------------------------------
 
     @cached_property
     def _own(self) -> tuple[RunConfig, Registry]:
@@ -155,10 +154,12 @@ class RunRecord:
     @cached_property
     def _resolved(self) -> tuple[RunConfig, Registry]:
         """The config resolved for `kind`, in a precision of that device where it lacks the run's."""
-        if self.own_device and not self.unfused:
+        settled = self._own[0].precision != AUTO
+        if self.own_device and not self.unfused and settled:
             return self._own
         precisions, wanted = self.kind.precisions, self.variants.get("precision", "")
-        overrides = [] if not wanted or wanted in precisions else [f'precision="{precisions[0]}"']
+        theirs = wanted if wanted in precisions else precisions[0]
+        overrides = [] if not wanted or (settled and theirs == wanted) else [f'precision="{theirs}"']
         if self.unfused:
             overrides += [f"fuse.{name}=false" for name, op in self._own[1].ops.items() if op.replaces]
         return resolve_config(self.path / RESOLVED, device=self.kind.name, overrides=overrides, plugins=self.plugins)
@@ -189,7 +190,7 @@ class RunRecord:
 
     @cached_property
     def model(self) -> ModelSource:
-        """The model as its files and the config say."""
+        """The model of its files and the config."""
         return load_model(self.config.model, self.registry)
 
     @cached_property
@@ -198,7 +199,7 @@ class RunRecord:
         return self.new_engine()
 
     def new_engine(self) -> Engine:
-        """Another one of these, for what changes its parameters."""
+        """Another one of these, for work that changes its parameters."""
         recorded = {"variants": self.variants.get("nodes", {}), "tiles": self.variants.get("tiles", {})}
         same = (
             self.own_device
@@ -215,11 +216,11 @@ class RunRecord:
         with contextlib.suppress(CheckpointError):
             newest, _ = checkpoint.newest(self.path / CHECKPOINTS)
         weights = find_weights(self.config, self.registry, self.engine) if newest is None else None
-        return find_data(self.config, self.engine, newest, weights, Display(quiet=True))
+        return find_data(self.config, self.registry, self.engine.graph, newest, weights, Display(quiet=True))
 
     @property
     def micro(self) -> int:
         """Micro-steps a step."""
-        B, T = (int(self.engine.graph.dims[name]) for name in BATCH)
+        B, T = self.engine.graph.batch
         config = self.config
         return micro_steps(config.train.tokens_per_step, B, T, where=config.where("train.tokens_per_step"))

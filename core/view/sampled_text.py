@@ -1,21 +1,22 @@
 """A text through several checkpoints of a run: loss and likeliest tokens by place, and the weights of its maps.
 
-All numbers are computed anew from the checkpoints, dropout off; the run's folder is only read.
+All numbers are computed again from the checkpoints, dropout off; the run's folder is only read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from core import roles
 from core.api import Model, build_model
 from core.data.documents import Reading
-from core.data.prepare import as_list
-from core.devices import CPU, DeviceKind
-from core.engine import TARGETS, Engine
+from core.data.text_pieces import as_list
+from core.devices import AUTO, CPU, DeviceKind
+from core.engine import Engine
 from core.engine.batch import Array
 from core.errors import CheckpointError, DataError, UsageError
 from core.interop.opened import open_path
@@ -27,15 +28,15 @@ from core.tokenizers.tokenizer import Tokenizer
 from core.view.run_record import RunRecord
 from core.view.subject import ViewOptions
 
-TOKENS, MORE_TOKENS = 64, 256  # of a text: by default, and where more is asked for
-CHARACTERS = 64  # of a text, for each token that is looked at: more are not read
+TOKENS, MORE_TOKENS = 64, 256  # of a text: by default, and at most
+CHARACTERS = 64  # of a text, for each examined token: more are not read
 LIKELIEST = 5  # tokens
 SCALE = 1000  # weights are whole numbers of this part
 
 
 @dataclass(frozen=True)
 class TextSample:
-    """A text as ids (n + 1,) i32: each of the first n predicts the one behind it. name: where it is from, in words."""
+    """A text as ids (n + 1,) i32: each of the first n predicts the next one. name: its origin."""
 
     name: str
     ids: Array
@@ -44,7 +45,7 @@ class TextSample:
 
 @dataclass
 class TextAtStep:
-    """Predictions of one checkpoint's model on a text of n tokens behind its first.
+    """Predictions of one checkpoint's model on a text of n tokens after its first.
 
     losses, ranks: (n,) nats of each token that came, and its place among all by probability, from 1.
     likeliest: for each place the ids that were expected most, with probabilities.
@@ -78,7 +79,7 @@ def models_at(record: RunRecord, steps: Sequence[int]) -> Iterator[tuple[int, Mo
     has removed meanwhile is passed over; CheckpointError for a damaged one."""
     model: Model | None = None
     kind = kind_for(record)
-    precision = record.config.precision if record.config.precision in kind.precisions else kind.precisions[0]
+    precision = record.config.precision if record.config.precision in (*kind.precisions, AUTO) else kind.precisions[0]
     for step in steps:
         path = record.checkpoint_folder(step)
         try:
@@ -98,7 +99,7 @@ def models_at(record: RunRecord, steps: Sequence[int]) -> Iterator[tuple[int, Mo
 def sample_of(record: RunRecord, model: Model, options: ViewOptions) -> TextSample | None:
     """The text of `--text`, else the first held-out tokens of the run; None for a run without any.
 
-    Raises UsageError for a text of fewer than two tokens, DataError for what cannot be read.
+    Raises UsageError for a text of fewer than two tokens, DataError for files that cannot be read.
     """
     most = min(MORE_TOKENS if options.more else TOKENS, model.graph.positions or TOKENS)
     if options.text is not None:
@@ -109,13 +110,17 @@ def sample_of(record: RunRecord, model: Model, options: ViewOptions) -> TextSamp
         ids = model.tokenizer.encode(text[: most * CHARACTERS])
         name, whole = options.text.name, len(ids) <= most + 1 and len(text) <= most * CHARACTERS
     else:
-        names, data = as_list(record.config.data.val), record.config.data
+        data = record.config.data
+        names = data.val if isinstance(data.val, Mapping) else as_list(data.val)
         if not names:
             return None
-        source, _ = token_source(model.engine, model.tokenizer, names, Reading(data.field, data.separator))
-        tokens, targets = next(source.val_batches(most, 1))
-        counted = int((targets[0] >= 0).sum())
-        ids, name, whole = np.append(tokens[0, :1], targets[0, :counted]), "held-out text", counted + 1 == source.tokens
+        reading = Reading(data.field, data.separator, data.messages)
+        source, _ = token_source(model.engine, model.tokenizer, names, reading, data.layout)
+        batch = next(source.val_batches(most, 1))
+        tokens, targets = batch[roles.TOKENS][0], batch[roles.TARGETS][0]
+        first = batch.get(roles.DOCUMENTS, np.zeros((1, 1)))[0] == 0
+        end = int(np.flatnonzero((targets >= 0) & first)[-1]) + 1  # behind it is padding, or another document
+        ids, name, whole = np.append(tokens[:end], targets[end - 1]), "held-out text", end + 1 == source.tokens
     if len(ids) < 2:
         raise UsageError(f"{name} has {len(ids)} tokens; expected two at least: one is predicted from the other")
     return TextSample(name, ids[: most + 1].astype(np.int32), whole)
@@ -125,7 +130,7 @@ def text_at(step: int, model: Model, sample: TextSample) -> TextAtStep:
     """Losses, likeliest tokens and maps of a text under a model. UsageError for one without a loss by token."""
     engine, name = model.engine, model.engine.token_input
     tokens, targets = sample.ids[None, :-1], sample.ids[None, 1:]
-    batch = {name: tokens, TARGETS: targets}
+    batch = {name: tokens, model.graph.target_input: targets}
     losses, logits = engine.values(batch, [token_loss(engine), engine.logits_value])
     scores = logits[0].astype(np.float64)
     p = np.exp(scores - scores.max(-1, keepdims=True))

@@ -32,7 +32,7 @@ class Traced:
     pictures: list[dict[str, Any]] = field(default_factory=list)
     values: dict[str, int] = field(default_factory=dict)
     gradients: dict[str, int] = field(default_factory=dict)
-    written: dict[str, Roles] = field(default_factory=dict)  # node -> input value -> its gradient behind that node
+    written: dict[str, Roles] = field(default_factory=dict)  # node -> input value -> its gradient after that node
     saved: dict[str, Roles] = field(default_factory=dict)
     parameters: dict[str, Roles] = field(default_factory=dict)  # name -> "value", "gradient", "update"
     integers: dict[str, Array] = field(default_factory=dict)  # values that hold integers, as they are
@@ -99,7 +99,7 @@ def take(out: Traced, event: TraceEvent, planned: Step, plan: Plan, side: int) -
 
 
 def take_sum(out: Traced, event: TraceEvent, planned: Step, side: int) -> None:
-    """A gradient that the plan moves or sums: what several readers of a value gave is in the target when all are in."""
+    """A gradient that the plan moves or sums: the target has the sum over all readers of a value."""
     target, source = planned.tensors.get("target"), planned.tensors.get("source")
     value = out.places.get(source) or out.places.get(target)
     array = event.tensors.get("target")
@@ -125,7 +125,7 @@ def settle(out: Traced, graph: Graph, passed: Passed) -> None:
 
 
 def take_parameters(out: Traced, step: ReplayedStep, side_of: Callable[[str], int]) -> None:
-    """Every parameter before the update, its gradient over all micro-steps, and what the update added."""
+    """Every parameter before the update, its gradient over all micro-steps, and its change by the update."""
     sides = {name: side_of(parameter.node) for name, parameter in step.engine.graph.parameters.items()}
     kinds: dict[str, Mapping[str, Array]] = {
         "value": step.parameters(),

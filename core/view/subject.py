@@ -48,7 +48,7 @@ class ViewOptions:
     """Options of `core view`, as parsed.
 
     step: None for the last one. text: a file for the model to read. node: the selected node. kernels: "op.variant",
-    one or two; launch: how they are launched. no_text: leave out all that was written in words: batches, samples,
+    one or two; launch: how they are launched. no_text: leave out all texts: batches, samples,
     tokens. yes: replays may take more than a minute. measure: nodes are timed, however long it takes. more: nothing is
     left out for the page's size.
     """
@@ -65,9 +65,9 @@ class ViewOptions:
 
 
 class Subject:
-    """Runs and a step, for lenses to collect from. A lens costs only what it reads.
+    """Runs and a step, for lenses to collect from. A lens costs only its own reads.
 
-    runs: the first one is looked at, the others are compared with it; none where a kernel alone is looked at.
+    runs: the first one is the subject, the others are compared with it; none for a kernel alone.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Subject:
 
     @property
     def step(self) -> int:
-        """The step that is looked at: the one of the options, else the run's last. UsageError for a run without any."""
+        """The examined step: the one of the options, else the run's last. UsageError for a run without any."""
         step = self.run.last_step if self.options.step is None else self.options.step
         if step < 1:
             raise UsageError(f"{self.run.name} has no step yet", hint="wait for its first step")
@@ -121,7 +121,7 @@ class Subject:
 
     @property
     def graph(self) -> Graph:
-        """The run's graph, as its TOML says."""
+        """The run's graph, by its TOML."""
         return self.engine.graph
 
     @cached_property
@@ -131,7 +131,7 @@ class Subject:
 
     @cached_property
     def replay(self) -> ReplayedStep:
-        """The step, run again with every tensor. Raises what `core.replay` does."""
+        """The step, run again with every tensor. Raises the errors of `core.replay`."""
         from core.view.replay import replay_of
 
         return replay_of(self.run, self.step, yes=self.options.yes, say=self.say)

@@ -25,13 +25,15 @@ from typing import Any
 import numpy as np
 
 from core.device.launch import LaunchRecord
+from core.dtypes import C_TYPES, NARROW, NUMPY
 from core.kernels.sources import source_lines, with_headers
-from core.kernels.tensors import DeviceTensor, TensorMap, from_bf16
+from core.kernels.tensors import DeviceTensor, TensorMap, decode
 from core.sim.counting import Counted, Counts, line_in
 from core.sim.ptx.syntax import Location, Register
 from core.sim.tape import FULL, BarrierState, LoopTurns, Tape, TapeStep, WarpAccess, counts_of, lanes_in
 from core.view.private import short_place
 
+KINDS = {C_TYPES[dtype]: dtype for dtype in ("f32", *NARROW)}  # of variables, by their types in CUDA
 AROUND = 3  # source lines that are shown before and after those that ran
 SHOWN = ("instructions", "threads", "requests", "asked", "sectors", "fewest", "shared", "shared_bytes", "conflicts",
          "atomics", "contended", "flops")  # fmt: skip
@@ -40,7 +42,7 @@ Json = dict[str, Any]
 
 @dataclass
 class TapedLaunch:
-    """A launch, its tape and its counts; counted: None where a fault ended it, and the tape's own sums stand in."""
+    """A launch, its tape and its counts; counted: None where a fault ended it, and the tape's own sums replace them."""
 
     record: LaunchRecord
     tape: Tape
@@ -68,7 +70,7 @@ class TapedLaunch:
         return registers
 
     def as_json(self) -> Json:
-        """The launch's dictionary; to be made while its memory stands."""
+        """The launch's dictionary; to be made while its memory exists."""
         record = self.record
         warps, left_out = self._warps()
         return {
@@ -204,7 +206,7 @@ class TapedLaunch:
             self.buffers.append(
                 {
                     "name": a.buffer, "space": a.space, "item": a.item,
-                    "dtype": dtype or {"float": "f32", "bf16": "bf16"}.get(variable.kind if variable else "", ""),
+                    "dtype": dtype or KINDS.get(variable.kind if variable else "", ""),
                     "sizes": [n for n in variable.sizes if n > 0] if variable else [],
                     "nbytes": variable.size if variable else 0,
                     "start": a.start,
@@ -225,7 +227,7 @@ def kind_of(step: TapeStep) -> tuple[Any, ...] | None:
 
 
 def barrier_event(state: BarrierState, block: int) -> Json:
-    """A barrier, with the warps that have come: of its own thread block as numbers, of others as [block, warp]."""
+    """A barrier, with the warps that have arrived: of its own thread block as numbers, of others as [block, warp]."""
     came: list[Any] = [warp if at == block else [at, warp] for at, warp in state.came]
     return {
         "kind": "barrier", "name": state.name, "how": state.kind, "came": came, "arrived": state.arrived,
@@ -238,17 +240,16 @@ def lanes_on(values: Sequence[Any], mask: int) -> list[Any]:
 
 
 def shown_values(values: Sequence[Any], dtype: str = "") -> list[Any]:
-    """Values of the active lanes as a page shows them: floats in six digits; bits as the buffer's dtype says."""
+    """Values of the active lanes as a page shows them: floats in six digits; bits by the buffer's dtype."""
     on = [value for value in values if value is not None]
-    if on and isinstance(on[0], int) and not isinstance(on[0], bool) and dtype in ("bf16", "f32"):
-        bits = np.array(on, np.uint64)
-        typed = from_bf16(bits.astype(np.uint16)) if dtype == "bf16" else bits.astype(np.uint32).view(np.float32)
-        on = typed.tolist()
+    if on and isinstance(on[0], int) and not isinstance(on[0], bool) and dtype in ("f32", *NARROW):
+        bits = np.array(on, np.uint64).astype(np.uint32 if dtype == "f32" else np.uint16)
+        on = decode(bits.view(NUMPY[dtype]), dtype).tolist()
     return [digits(value) for value in on]
 
 
 def digits(value: Any) -> Any:
-    """A float in six digits, words for what JSON does not have; whole numbers beyond a double's as text."""
+    """A float in six digits, words for values that JSON lacks; whole numbers beyond a double's as text."""
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, int):

@@ -83,7 +83,7 @@ class AdamWBlocked(Variant):
         launch.rows(t.n, block, grain=ELEMENTS, scratch=ELEMENTS * weights.itemsize)
 
     def update(self, t, w, grad, m, v, a, decay):
-        lr, scale, correction = t.step.lr, t.step.scale, math.sqrt(t.step.correction(t.beta2))
+        lr, scale, correction = t.step.lr * t.lr_factor, t.step.scale, math.sqrt(t.step.correction(t.beta2))
         np.multiply(grad, (1 - t.beta1) * scale, out=a)
         m *= t.beta1
         m += a

@@ -1,7 +1,8 @@
 """Causal or full attention in blocks of heads and queries; nothing of size T x T exists. Formulas: ../attention.py.
 
 A task is some heads of one sequence; its scores for one block of queries are in the worker's scratch. BLAS reads
-queries, keys and values in place, in qkv, and writes y and dqkv in place. Keys behind a causal block are skipped.
+queries, keys and values in place, in qkv, and writes y and dqkv in place. Keys after a causal block, and those before
+the window of its first query, are skipped.
 """
 
 import math
@@ -29,7 +30,7 @@ class Tasks:
         self.scale = t.scale or 1 / math.sqrt(t.D)
         n = self.queries
         self.scores = (self.heads, self.group, n, t.T)
-        self.hidden = later(n, t.qkv.dtype) if t.causal else None
+        self.masks = masks(t, n)
         self.t = t
 
     def place(self, task):
@@ -56,18 +57,18 @@ class Tasks:
         return mine.reshape(self.heads, self.group, t.T, t.D)
 
     def blocks(self):
-        """(first query, end of the queries, end of the keys), the last one first: it sees all keys."""
+        """(first query, end of the queries, first key, end of the keys), the last one first: it sees all keys, or those
+        of its window."""
         t, n = self.t, self.queries
         for lo in reversed(range(0, t.T, n)):
             hi = min(lo + n, t.T)
-            yield lo, hi, hi if t.causal else t.T
+            yield lo, hi, first_key(t, lo), hi if t.causal else t.T
 
-    def score(self, q, k, lo, hi, s):
-        """s = scale * q k^T for queries lo..hi, -inf where hidden."""
-        np.matmul(q[:, :, lo:hi], k[:, None, : s.shape[-1]].swapaxes(-1, -2), out=s)
+    def score(self, q, k, lo, hi, near, s):
+        """s = scale * q k^T for queries lo..hi and keys from near on, -inf where hidden."""
+        np.matmul(q[:, :, lo:hi], k[:, None, near : near + s.shape[-1]].swapaxes(-1, -2), out=s)
         s *= self.scale
-        if self.hidden is not None:
-            s[..., lo:hi] += self.hidden[: hi - lo, : hi - lo]
+        hide(s, self.masks, self.t.window, lo, near)
 
 
 class AttentionBlocked(Variant):
@@ -81,16 +82,19 @@ class AttentionBlocked(Variant):
         {"qkv": (1, 131, 40), "heads": 4, "kv_heads": 2},
         {"qkv": (1, 129, 24), "heads": 4, "causal": False, "scale": 0.2},
         {"qkv": (2, 140, 120), "heads": 2},
+        {"qkv": (1, 300, 24), "heads": 2, "window": 5},  # narrower than a block of queries
+        {"qkv": (1, 400, 12), "heads": 2, "kv_heads": 1, "window": 150},  # wider
+        {"qkv": (1, 150, 24), "heads": 2, "window": 9, "causal": False},
     ]
 
     def why_not(self, t):
-        features = {"a window": t.window, "softcap": t.softcap, "documents": t.documents is not None}
+        features = {"softcap": t.softcap, "documents": t.documents is not None}
         return next((f"it does without {feature}" for feature, there in features.items() if there), None)
 
     def forward(self, t, launch):
         if t.start is not None:
-            hidden = later(min(t.T, QUERIES), t.qkv.dtype)
-            launch.call(lambda: decode(t, hidden))
+            both = masks(t, min(t.T, QUERIES))
+            launch.call(lambda: decode(t, both))
             return
         tasks, kind = Tasks(t), t.qkv.dtype
         lse = t.lse.reshape(t.B, t.kv_heads, tasks.group, t.T)
@@ -101,16 +105,16 @@ class AttentionBlocked(Variant):
             q, k, v = tasks.unpack(t.qkv, task)
             y = tasks.unpack_y(t.y, task)
             b, first = tasks.place(task)
-            for lo, hi, keys in tasks.blocks():
+            for lo, hi, near, keys in tasks.blocks():
                 shape = (tasks.heads, tasks.group, hi - lo)
-                s, row = carve(scratch, kind, (*shape, keys), shape)
+                s, row = carve(scratch, kind, (*shape, keys - near), shape)
                 top = lse[b, first : first + tasks.heads, :, lo:hi]
-                tasks.score(q, k, lo, hi, s)
+                tasks.score(q, k, lo, hi, near, s)
                 np.maximum.reduce(s, axis=-1, out=top)
                 s -= top[..., None]
                 np.exp(s, out=s)
-                np.vecdot(s, ones[:keys], out=row)  # a sum of short rows: twice as fast as add.reduce
-                np.matmul(s, v[:, None, :keys], out=y[:, :, lo:hi])
+                np.vecdot(s, ones[: keys - near], out=row)  # a sum of short rows: twice as fast as add.reduce
+                np.matmul(s, v[:, None, near:keys], out=y[:, :, lo:hi])
                 y[:, :, lo:hi] /= row[..., None]
                 np.log(row, out=row)
                 top += row
@@ -129,32 +133,55 @@ class AttentionBlocked(Variant):
             dq, dk, dv = tasks.unpack(t.dqkv, task)
             dy = tasks.unpack_y(t.dy, task)
             b, first = tasks.place(task)
-            for lo, hi, keys in tasks.blocks():
-                shape = (tasks.heads, tasks.group, hi - lo)
-                p, ds, row, part = carve(scratch, kind, (*shape, keys), (*shape, keys), shape, (tasks.heads, keys, t.D))
-                tasks.score(q, k, lo, hi, p)
+            if t.window:  # else the first block of queries writes all keys
+                dk[...], dv[...] = 0, 0
+            for lo, hi, near, keys in tasks.blocks():
+                shape, wide, fresh = (tasks.heads, tasks.group, hi - lo), keys - near, hi == t.T and not t.window
+                p, ds, row, part = carve(scratch, kind, (*shape, wide), (*shape, wide), shape, (tasks.heads, wide, t.D))
+                tasks.score(q, k, lo, hi, near, p)
                 p -= lse[b, first : first + tasks.heads, :, lo:hi, None]
                 np.exp(p, out=p)
-                accumulate(p, dy[:, :, lo:hi], dv[:, :keys], part, hi == t.T)
-                np.matmul(dy[:, :, lo:hi], v[:, None, :keys].swapaxes(-1, -2), out=ds)
+                accumulate(p, dy[:, :, lo:hi], dv[:, near:keys], part, fresh)
+                np.matmul(dy[:, :, lo:hi], v[:, None, near:keys].swapaxes(-1, -2), out=ds)
                 np.vecdot(p, ds, out=row)
                 ds -= row[..., None]
                 ds *= p
                 ds *= tasks.scale
-                np.matmul(ds, k[:, None, :keys], out=dq[:, :, lo:hi])
-                accumulate(ds, q[:, :, lo:hi], dk[:, :keys], part, hi == t.T)
+                np.matmul(ds, k[:, None, near:keys], out=dq[:, :, lo:hi])
+                accumulate(ds, q[:, :, lo:hi], dk[:, near:keys], part, fresh)
 
         launch.rows(tasks.count, one_by_one(differentiate), scratch=bytes_of(kind, *sizes))
 
 
-def later(n, dtype):
-    """The causal mask of n tokens, to be added to scores: -inf above the diagonal."""
-    return np.triu(np.full((n, n), -math.inf, dtype), 1)
+def masks(t, n):
+    """The terms that up to n queries add to their scores: -inf above the diagonal for later keys, None without
+    causality; and -inf below it, for keys before a window, None without one."""
+    hidden = np.full((n, n), -math.inf, t.qkv.dtype)
+    return np.triu(hidden, 1) if t.causal else None, np.tril(hidden, -1) if t.window else None
 
 
-def decode(t, hidden):
-    """As the reference's: BLAS reads the cache in place; the mask hides keys among the new tokens only."""
-    K, group, n, scale = t.kv_heads, t.heads // t.kv_heads, len(hidden), t.scale or 1 / math.sqrt(t.D)
+def first_key(t, query):
+    """The first key that a query, or a later one, sees."""
+    return max(0, query - t.window + 1) if t.window else 0
+
+
+def hide(s, both, window, lo, near):
+    """Add the masks to scores of the queries from position lo on, and the keys from `near`, the first that they see."""
+    later, before = both
+    n = s.shape[-2]
+    if later is not None:
+        s[..., lo - near : lo - near + n] += later[:n, :n]
+    if before is not None:  # the query in row r sees no key below lo + r - window + 1: column r - shift
+        shift = near - (lo - window + 1)
+        if shift < n:
+            columns = s[..., : n - shift]
+            columns += before[:n, shift : shift + columns.shape[-1]]
+
+
+def decode(t, both):
+    """As the reference's: BLAS reads the cache in place; the masks hide keys among the new tokens, and those before a
+    window."""
+    K, group, n, scale = t.kv_heads, t.heads // t.kv_heads, min(t.T, QUERIES), t.scale or 1 / math.sqrt(t.D)
     keys, values = t.heads * t.D, (t.heads + K) * t.D
     for b, start in enumerate(t.start.tolist()):
         q = t.qkv[b, :, :keys]
@@ -163,17 +190,17 @@ def decode(t, hidden):
         k, v = (a[b].reshape(-1, K, 1, t.D).transpose(1, 2, 0, 3) for a in (t.k, t.v))
         for lo in range(0, t.T, n):
             hi = min(lo + n, t.T)
-            end = start + hi
-            heads = max(1, SCORES // (group * (hi - lo) * end * q.itemsize))
+            end, near = start + hi, first_key(t, start + lo)
+            heads = max(1, SCORES // (group * (hi - lo) * (end - near) * q.itemsize))
             for first in range(0, K, heads):
                 some = slice(first, first + heads)
-                s = np.matmul(q[some, :, lo:hi], k[some, :, :end].swapaxes(2, 3))
+                s = np.matmul(q[some, :, lo:hi], k[some, :, near:end].swapaxes(2, 3))
                 s *= scale
-                s[..., start + lo : end] += hidden[: hi - lo, : hi - lo]
+                hide(s, both, t.window, start + lo, near)
                 s -= s.max(-1, keepdims=True)
                 np.exp(s, out=s)
                 total = s.sum(-1, keepdims=True)
-                np.matmul(s, v[some, :, :end], out=y[some, :, lo:hi])
+                np.matmul(s, v[some, :, near:end], out=y[some, :, lo:hi])
                 y[some, :, lo:hi] /= total
 
 

@@ -8,6 +8,7 @@ from . import (
     adamw_update,
     add,
     attention,
+    attention_split,
     cross_entropy,
     dropout,
     embed,
@@ -18,6 +19,7 @@ from . import (
     layernorm,
     matmul,
     matmul_mma,
+    matmul_rows,
     position,
 )
 
@@ -28,7 +30,9 @@ MODULES = (
     layernorm,
     matmul,
     matmul_mma,
+    matmul_rows,
     attention,
+    attention_split,
     gelu,
     add,
     dropout,

@@ -1,6 +1,6 @@
 """Attention on CUDA: all probabilities in memory, and softmax online in tiles, in float and on tensor cores.
 
-Kernels: attention.cu, attention_flash.cu.
+Kernels: attention.cu, attention_flash.cu, attention_flash_backward.cu.
 """
 
 import math
@@ -28,6 +28,8 @@ FLASH = {
         {"BLOCKS": 1, "WARPS_I": 2, "WARPS_J": 2, "TILE": 16},
     ),
 }
+# In fp16, that Turing runs, too, whose thread blocks have 64 KB of shared memory
+SHAPES = {"bf16": FLASH, "fp16": {64: FLASH[64], 128: (FLASH[128][0], FLASH[256][1])}}
 
 
 class AttentionNaive(Variant):
@@ -111,12 +113,11 @@ class AttentionOnline(Variant):
 
 
 class AttentionFlash(AttentionOnline):
-    """The same launches, in bf16 on tensor cores, from Ampere on."""
+    """The same launches, in bf16 or fp16 on tensor cores."""
 
     name, priority = "flash", 20
-    source = ("attention_flash.cu", "attention.cu")  # the second has the cache's kernel
-    dtypes = ("bf16",)
-    arch = "sm_80+"
+    source = ("attention_flash.cu", "attention_flash_backward.cu", "attention.cu")  # the last has the cache's kernel
+    dtypes = ("bf16", "fp16")
     examples = [
         {"qkv": (1, 130, 3 * 64), "heads": 1},  # two thread blocks of 128 rows; tiles that no mask touches
         {"qkv": (1, 65, 4 * 72), "heads": 2, "kv_heads": 1, "window": 20},  # half a block of 16 columns is no column
@@ -128,8 +129,9 @@ class AttentionFlash(AttentionOnline):
     ]
 
     def why_not(self, t):
-        if t.D > 256:
-            return f"heads of {t.D} columns; at most 256 fit shared memory and registers"
+        widest = max(SHAPES[t.qkv.dtype])
+        if widest < t.D:
+            return f"heads of {t.D} columns; at most {widest} fit shared memory and registers in {t.qkv.dtype}"
         return f"heads of {t.D} columns, which is no multiple of 8: they do not start on 16 bytes" if t.D % 8 else None
 
     def forward(self, t, launch):
@@ -143,21 +145,23 @@ class AttentionFlash(AttentionOnline):
             launch("flash_dkv", *to_dkv, **self.tiles(t, t.B * t.kv_heads, backward=True))
 
     def configs(self, t):
-        """Best guess first: 32 rows a warp where that fills a chip, 16 where it does not, or where 64 rows are all."""
+        """Best guess first: 32 rows a warp where that fills a chip, 16 where it does not, or where 64 rows are all.
+        Halved tiles leave room for a second thread block where a multiprocessor has 100 KB of shared memory."""
         if t.D > 128 or t.T <= 64:
             return [{"BLOCKS": 1}]
         few = t.B * t.kv_heads * cdiv(t.T, 128) < BLOCKS
-        return [{"BLOCKS": n} for n in ((1, 2) if few else (2, 1))]
+        return [*({"BLOCKS": n} for n in ((1, 2) if few else (2, 1))), {"BLOCKS": 2, "halved": 1}]
 
     def tiles(self, t, heads, backward=False):
         """A thread block for each `rows` rows of each head; shared memory for one or two tensors' rows, and two stages
         of two tiles. flash_dkv also has two numbers of each row of a tile."""
-        shape = next(shapes[backward] for widest, shapes in FLASH.items() if widest >= t.D)
+        shape = next(shapes[backward] for widest, shapes in SHAPES[t.qkv.dtype].items() if widest >= t.D)
         blocks = min(shape["BLOCKS"], t.config["BLOCKS"])
+        shape = {**shape, "TILE": max(shape["TILE"] >> t.config.get("halved", 0), 16)}
         rows, columns = 16 * blocks * shape["WARPS_I"], 16 * shape["WARPS_J"]
         pitch = cdiv(t.D, columns) * columns + 8
         elements = pitch * ((1 + backward) * rows + 4 * shape["TILE"]) + 8 * shape["TILE"] * backward
-        define = {**shape, "BLOCKS": blocks, "HEAD_DIM": t.D, "BACKWARD": int(backward)}
+        define = {**shape, "BLOCKS": blocks, "HEAD_DIM": t.D}
         threads = 32 * shape["WARPS_I"] * shape["WARPS_J"]
         return {"grid": heads * cdiv(t.T, rows), "block": threads, "smem": 2 * elements, "define": define}
 

@@ -7,9 +7,15 @@
 // twopass_forward    one thread block a row, 16 bytes a thread: maximum, then sum, and the row is read for each
 // block_forward      the same with maximum and sum in one pass: one read
 // block_dlogits      one thread block a row, the gradient in the logits' memory: one read, one write, no second tensor
-// block_both         both in one launch: the row comes from cache the second time. Limited by memory bandwidth
+// block_both         both in one launch: the row stays in the thread block's registers, KEPT packs a thread; only the
+//                    part beyond them is read a second time, from L2. Limited by memory bandwidth
 
 #include "core/width.cuh"
+
+#ifndef KEPT
+#define KEPT 1
+#define THREADS 1024
+#endif
 
 // --- naive ---------------------------------------------------------------------------------------------------------
 
@@ -64,59 +70,112 @@ extern "C" __global__ void twopass_forward(float* loss, float* lse, const elem* 
     write_loss(loss + row, lse + row, logits, targets[row], top + logf(block_sum(sum)));
 }
 
-// lse of one row in one pass, for the whole thread block. A thread keeps the largest logit that it has seen and the sum
-// relative to it; the sum shrinks when a larger one comes.
-__device__ inline float row_lse(const elem* logits, int P, int classes) {
+// A thread's part of a row's lse: the largest logit that it has seen, and the sum relative to it; a larger one rescales
+// the sum.
+struct Online {
     float top = -INFINITY, sum = 0;
-    for (int c = threadIdx.x * WIDTH; c < classes; c += blockDim.x * WIDTH) {
-        auto values = load<WIDTH>(logits + c);
-        float highest = top;
-        for (int k = 0; k < WIDTH; k++)
-            if (c + k < classes) highest = fmaxf(highest, values[k]);
-        sum *= fast_exp(top - highest);
-        for (int k = 0; k < WIDTH; k++)
-            if (c + k < classes) sum += fast_exp(values[k] - highest);
-        top = highest;
-    }
-    float highest = block_max(top);
-    return highest + logf(block_sum(sum > 0 ? sum * fast_exp(top - highest) : 0));
-}
 
-// One row of dlogits, for the whole thread block. An element is read before it is written, by the same thread.
-__device__ inline void row_gradient(elem* dlogits, const elem* logits, int target, float lse, float seed, int P,
-                                    int classes) {
-    for (int c = threadIdx.x * WIDTH; c < P; c += blockDim.x * WIDTH) {
-        auto values = load<WIDTH>(logits + c);
-        for (int k = 0; k < WIDTH; k++) {
-            bool counts = target >= 0 && c + k < classes;
-            values[k] = counts ? seed * (fast_exp(values[k] - lse) - (c + k == target)) : 0;
-        }
-        store(dlogits + c, values);
+    template <int N>
+    __device__ void take(const Pack<elem, N>& values) {
+        float before = top;
+        for (int k = 0; k < N; k++) top = fmaxf(top, values[k]);
+        sum *= fast_exp(before - finite(top));
+        for (int k = 0; k < N; k++) sum += fast_exp(values[k] - finite(top));
     }
-}
 
-extern "C" __global__ void block_forward(float* loss, float* lse, const elem* logits, const int* targets, int P,
-                                         int classes) {
+    // lse of the row, for the whole thread block
+    __device__ float lse() const {
+        float highest = finite(block_max(top));
+        return highest + logf(block_sum(sum * fast_exp(top - highest)));
+    }
+
+    // The largest of no logits, or of infinitely small ones, is -inf: relative to 0 they add nothing; NaN stays NaN.
+    static __device__ float finite(float top) { return top == -INFINITY ? 0 : top; }
+};
+
+// A row of logits with a thread block of THREADS: whole packs of classes, of which a thread keeps the first KEPT in its
+// registers, and single columns from `whole` on, the last classes and the padding.
+struct Row {
+    static constexpr int PASS = THREADS * WIDTH;
+    const elem* logits;
+    int P, classes, whole, first;
+    Pack<elem, WIDTH> kept[KEPT];
+
+    __device__ Row(const elem* logits, int P, int classes)
+        : logits(logits), P(P), classes(classes), whole(classes / WIDTH * WIDTH), first(threadIdx.x * WIDTH) {
+#pragma unroll
+        for (int h = 0; h < KEPT; h++)
+            if (int c = first + h * PASS; c < whole) kept[h] = packed(load<WIDTH>(logits + c));
+    }
+
+    // for the whole thread block
+    __device__ float lse() const {
+        Online online;
+#pragma unroll
+        for (int h = 0; h < KEPT; h++)
+            if (first + h * PASS < whole) online.take(kept[h]);
+#pragma unroll 1
+        for (int c = first + KEPT * PASS; c < whole; c += PASS) online.take(load<WIDTH>(logits + c));
+        if (int c = whole + threadIdx.x; c < classes) online.take(load<1>(logits + c));
+        return online.lse();
+    }
+
+    // Loss, if it is wanted, and gradient, in place or not
+    __device__ void settle(float* loss, elem* dlogits, int target, float lse, float seed) const {
+        bool owner = threadIdx.x == (target < whole ? target / WIDTH % THREADS : target - whole);
+        float hit = owner ? float(logits[target]) : 0;  // before this thread, the only one, overwrites it
+        if (owner && loss) *loss = lse - hit;
+#pragma unroll
+        for (int h = 0; h < KEPT; h++)
+            if (int c = first + h * PASS; c < whole) store(dlogits + c, gradient(packed(kept[h]), lse, seed));
+#pragma unroll 1
+        for (int c = first + KEPT * PASS; c < whole; c += PASS)
+            store(dlogits + c, gradient(load<WIDTH>(logits + c), lse, seed));
+#pragma unroll 1
+        for (int c = whole + threadIdx.x; c < P; c += THREADS)
+            dlogits[c] = c < classes ? seed * fast_exp(logits[c] - lse) : 0;
+        if (owner) dlogits[target] = seed * (fast_exp(hit - lse) - 1);
+    }
+
+    // Of logits that are not the target's
+    static __device__ Pack<elem, WIDTH> gradient(Pack<elem, WIDTH> values, float lse, float seed) {
+        for (int k = 0; k < WIDTH; k++) values[k] = seed * fast_exp(values[k] - lse);
+        return values;
+    }
+
+    // The gradient of a row whose target is negative
+    static __device__ void clear(elem* dlogits, int P) {
+        for (int c = threadIdx.x * WIDTH; c < P; c += PASS) store(dlogits + c, Pack<elem, WIDTH>{});
+    }
+};
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1024 / THREADS)
+    block_forward(float* loss, float* lse, const elem* logits, const int* targets, int P, int classes) {
     int row = blockIdx.x;
     logits += (u64)row * P;
-    write_loss(loss + row, lse + row, logits, targets[row], row_lse(logits, P, classes));
+    write_loss(loss + row, lse + row, logits, targets[row], Row(logits, P, classes).lse());
 }
 
-extern "C" __global__ void block_dlogits(elem* dlogits, const elem* logits, const int* targets, const float* lse,
-                                         const float* dloss, int P, int classes) {
-    int row = blockIdx.x;
+extern "C" __global__ void __launch_bounds__(THREADS, 1024 / THREADS)
+    block_dlogits(elem* dlogits, const elem* logits, const int* targets, const float* lse, const float* dloss, int P,
+                  int classes) {
+    int row = blockIdx.x, target = targets[row];
     u64 at = (u64)row * P;
-    row_gradient(dlogits + at, logits + at, targets[row], lse[row], dloss[row], P, classes);
+    if (target < 0) return Row::clear(dlogits + at, P);
+    Row(logits + at, P, classes).settle(nullptr, dlogits + at, target, lse[row], dloss[row]);
 }
 
 // lse may be null
-extern "C" __global__ void block_both(float* loss, float* lse, elem* dlogits, const elem* logits, const int* targets,
-                                      const float* dloss, int P, int classes) {
+extern "C" __global__ void __launch_bounds__(THREADS, 1024 / THREADS)
+    block_both(float* loss, float* lse, elem* dlogits, const elem* logits, const int* targets, const float* dloss,
+               int P, int classes) {
     int row = blockIdx.x, target = targets[row];
     u64 at = (u64)row * P;
-    float value = row_lse(logits + at, P, classes);
-    if (threadIdx.x == 0) loss[row] = target < 0 ? 0 : value - logits[at + target];
+    if (target < 0 && threadIdx.x == 0) loss[row] = 0;
+    if (target < 0 && !lse) return Row::clear(dlogits + at, P);
+    Row own(logits + at, P, classes);
+    float value = own.lse();
     if (threadIdx.x == 0 && lse) lse[row] = value;
-    __syncthreads();  // the target's logit was read: from here on it may be overwritten
-    row_gradient(dlogits + at, logits + at, target, value, dloss[row], P, classes);
+    if (target < 0) return Row::clear(dlogits + at, P);
+    own.settle(loss + row, dlogits + at, target, value, dloss[row]);
 }

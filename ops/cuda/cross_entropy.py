@@ -3,7 +3,9 @@
 from core import Variant, cdiv, i32
 from core.kernels.width import width
 
-THREADS = 256
+THREADS = 256  # of a thread block, and the step to more of them
+MOST = 1024
+KEPT = 8  # packs of 16 bytes that a thread keeps: half of its registers where a multiprocessor has 1,024 threads
 
 
 class CrossEntropyNaive(Variant):
@@ -32,7 +34,11 @@ class CrossEntropyTwoPass(Variant):
     saved = {"lse": "... : acc"}
     reads = ("logits", "targets")
     inplace = {"dlogits": "logits"}
-    examples = [{"logits": (3, 2312), "targets": (3,), "classes": 2307}]  # more than a pass of the thread block
+    examples = [
+        {"logits": (3, 2312), "targets": (3,), "classes": 2307},  # more than a pass of the thread block
+        # more than its registers keep, twice; more padding than it has threads
+        {"logits": (2, 11401), "targets": (2,), "classes": 10301},
+    ]
 
     def forward(self, t, launch):
         launch("twopass_forward", t.loss, t.lse, t.logits, t.targets, *columns(t), **a_block_each(t))
@@ -58,11 +64,8 @@ class CrossEntropyFused(CrossEntropyOnline):
     name, priority = "fused", 10
 
     def forward_backward(self, t, launch):
-        if t.dlogits is None:
-            self.forward(t, launch)
-        else:
-            arguments = (t.loss, t.lse, t.dlogits, t.logits, t.targets, t.dloss, *columns(t))
-            launch("block_both", *arguments, **a_block_each(t))
+        arguments = (t.loss, t.lse, t.dlogits, t.logits, t.targets, t.dloss, *columns(t))
+        launch("block_both", *arguments, **a_block_each(t))
 
 
 def columns(t):
@@ -70,5 +73,13 @@ def columns(t):
 
 
 def a_block_each(t):
-    """A thread block for each row of the logits."""
-    return {"grid": t.rows, "block": THREADS, "define": {"WIDTH": width(t.P, t.logits)}}
+    return blocks_of_rows(t.rows, t.P, t.logits)
+
+
+def blocks_of_rows(rows, columns, logits):
+    """A thread block for each row, with registers for all of it: up to 65,536 columns in 16 bits."""
+    each = width(columns, logits)
+    packs = cdiv(columns, each)
+    threads = min(cdiv(cdiv(packs, KEPT), THREADS) * THREADS, MOST)
+    define = {"WIDTH": each, "THREADS": threads, "KEPT": min(cdiv(packs, threads), KEPT)}
+    return {"grid": rows, "block": threads, "define": define}

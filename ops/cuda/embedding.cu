@@ -87,7 +87,7 @@ __device__ inline void sums_before(u32* counts) {
 // order (n): the places 0..n-1 by id, those of one id in order. One thread block of at least DIGITS threads. Each pass
 // sorts by 8 more bits and keeps equal ids in order; the last one writes `order`, those before take turns.
 extern "C" __global__ void sorted_places(u32* order, u32* spare, const int* ids, int n, int passes) {
-    __shared__ u32 starts[DIGITS];      // where the next place of a digit goes
+    __shared__ u32 starts[DIGITS];      // the next free position of each digit
     __shared__ u32 counts[32][DIGITS];  // of each warp's 32 places
     int warp = threadIdx.x / 32, warps = blockDim.x / 32, lane = threadIdx.x % 32;
     for (int pass = 0; pass < passes; pass++) {

@@ -9,14 +9,21 @@ __device__ inline float phi_erf(float x, float& slope) {
     return 0.5f * (1 + erff(x * ROOT_HALF));
 }
 
+// h: tanh(inner(x))
 __device__ inline float phi_tanh(float x, float h, float& slope) {
-    slope = 0.5f * (1 - h * h) * SLOPE * (1 + 3 * CUBIC * x * x);
-    return 0.5f * (1 + h);
+    slope = (1 - h * h) * (0.5f * SLOPE + 1.5f * SLOPE * CUBIC * (x * x));
+    return 0.5f + 0.5f * h;
 }
 
-__device__ inline float inner(float x) { return SLOPE * (x + CUBIC * x * x * x); }
+__device__ inline float inner(float x) { return x * (SLOPE + SLOPE * CUBIC * (x * x)); }
 
 // as fast as elem's precision allows
 __device__ inline float phi(float x, int exact, float& slope) {
     return exact ? phi_erf(x, slope) : phi_tanh(x, fast_tanh<elem>(inner(x)), slope);
+}
+
+// gelu'(x)
+__device__ inline float gelu_slope(float x, int exact) {
+    float slope, p = phi(x, exact, slope);
+    return p + x * slope;
 }

@@ -9,17 +9,29 @@
 
 __device__ inline bool is_finite(double x) { return x - x == 0; }
 
+// The loss scale of the next step
+__device__ inline void rescale(Step* control, bool finite, bool overflow) {
+    if (overflow) control->loss_scale = fmax(control->loss_scale / 2, control->least_scale);
+    control->good_steps = finite ? control->good_steps + 1 : 0;
+    if (control->good_steps >= control->growth_steps) {
+        control->loss_scale *= 2;
+        control->good_steps = 0;
+    }
+}
+
 __device__ inline void settle(Step* control, double squares, float clip) {
-    double norm = sqrt(squares);
-    bool finite = is_finite(control->loss) && is_finite(norm) && is_finite(control->lr);
+    double norm = sqrt(squares) / control->loss_scale;
+    bool sound = is_finite(control->loss) && is_finite(control->lr), finite = sound && is_finite(norm);
     bool below = control->loss <= control->loss_limit && norm <= control->norm_limit;
     bool ok = finite && below && control->halted == 0;
     double scale = ok && clip > 0 ? clip / (norm + 1e-6) : 1;
     control->norm = norm;
-    control->scale = scale < 1 ? scale : 1;
+    control->scale = (scale < 1 ? scale : 1) / control->loss_scale;
     control->ok = ok;
     if (ok) control->step += 1;
-    if (!finite) control->halted = 1;
+    bool overflow = sound && !finite && control->growth_steps > 0 && control->loss_scale > control->least_scale;
+    if (!finite && !overflow) control->halted = 1;
+    if (control->growth_steps > 0) rescale(control, finite, overflow);
 }
 
 // sums: (ceil(n / CHUNK))

@@ -1,10 +1,10 @@
-"""The language-model head with its loss on CUDA, in chunks of rows. Kernels: matmul_mma.cu and cross_entropy.cu."""
+"""The language-model head with its loss on CUDA, in chunks of rows. Kernels: those of matmul and cross_entropy."""
 
 from core import Variant, cdiv, i32
-from core.kernels.width import width
+from core.kernels.mma_product import aligned, candidates, lower, square, tiles
 
-from .cross_entropy import THREADS
-from .matmul_mma import candidates, launch_dweight, launch_dx, launch_forward, partial_bytes, tiles
+from .cross_entropy import blocks_of_rows
+from .matmul_mma import KERNELS, launch_dweight, launch_dx, launch_forward, partial_bytes
 
 CHUNK_BYTES = 2 * 16384 * 50304  # of logits at a time, at most: 16,384 rows for GPT-2, whose products fill a chip
 ROUND = 128  # rows of a large tile: chunks are multiples of it
@@ -16,30 +16,40 @@ class HeadLossMma(Variant):
     products of backward. Training only: loss and gradients come together."""
 
     op, name, priority = "head_loss", "mma", 20
-    source = ("matmul_mma.cu", "cross_entropy.cu")
-    dtypes = ("bf16",)
-    arch = "sm_80+"
+    source = (*KERNELS, "cross_entropy.cu")
+    dtypes = ("bf16", "fp16")
     reads = ("x", "weight", "targets")
     examples = [
-        {"x": (67, 72), "targets": (67,), "features": 136, "classes": 131, "chunk": 66},
+        {"x": (263, 72), "targets": (263,), "features": 136, "classes": 131, "chunk": 130},
         {"x": (515, 8), "targets": (515,), "features": 16, "classes": 13},  # two slices of rows
-        {"x": (2, 1), "targets": (2,), "features": 769, "classes": 767},  # three rounds of a row, of near numbers
+        {"x": (2, 1), "targets": (2,), "features": 769, "classes": 767},  # four packs of a row, of near numbers
+        {"x": (2, 1), "targets": (2,), "features": 11401, "classes": 10301},  # more than registers keep; long padding
     ]
     uncovered = {
-        "if (add) place.add(values, dx + place.at);": "the gradient of x comes once, with the loss: nothing adds to it",
-        "return out;": "elements are read where there is a bias, a residual, or a gradient of x to add to: not here",
-        "u32 n = i + warp_i() + r * 8 + lane / 4;": "the head has no bias",
+        **dict.fromkeys(
+            (
+                "if (TOTALS && warp_j() == 0) {",
+                "u32 n = i + warp_i() + r * 8 + lane / 4;",
+                "for (int e = 0; e < 4 / sizeof(elem); e++) rows[r][n % 2] += held[e];",
+                "sum += __shfl_xor_sync(ALL, sum, 1);",
+                "return sum + __shfl_xor_sync(ALL, sum, 2);",
+            ),
+            "the head has no bias",
+        ),
+        "for (int c = threadIdx.x * WIDTH; c < P; c += PASS) store(dlogits + c, Pack<elem, WIDTH>{});": (
+            "an ignored row of several passes: examples of cross_entropy have them"
+        ),
     }
 
     def configs(self, t):
         rows = min(t.rows, t.chunk or rows_of(CHUNK_BYTES, t.features))
-        return [{**tile, "chunk": rows} for tile in candidates(rows, t.features)]
+        return [{**tile, "chunk": rows} for tile in tiles_of(t, rows)]
 
     def workspace(self, t):
         return logits_bytes(t) + lse_bytes(t) + partial_bytes(tile(t), chunk(t), t.features, t.K)
 
     def counters(self, t):
-        return tiles(tile(t), t.features, t.K)
+        return tiles(square(tile(t)), t.features, t.K)
 
     def chunks(self, t, launch):
         """For each chunk: its rows, and its logits as they come from the head."""
@@ -73,13 +83,17 @@ def columns(t):
 
 
 def a_block_each(t, logits):
-    """A thread block for each row of logits."""
-    return {"grid": len(logits), "block": THREADS, "define": {"WIDTH": width(t.features, t.x)}}
+    return blocks_of_rows(len(logits), t.features, logits)
 
 
 def chunk(t):
     """Rows of a chunk; the last may have fewer. The op's attribute, else what the config has, as a run records it."""
     return min(t.rows, t.chunk or t.config.get("chunk", UNRECORDED))
+
+
+def tiles_of(t, rows):
+    """Tile candidates of the products of a chunk of `rows`."""
+    return lower(candidates(rows, t.features, t.x.dtype, aligned(t.x, t.features, t.K)))
 
 
 def tile(t):
@@ -88,7 +102,7 @@ def tile(t):
 
 
 def rows_of(nbytes, features):
-    """Rows of bf16 logits in so many bytes, in whole tiles and at least one."""
+    """Rows of 16-bit logits in so many bytes, in whole tiles and at least one."""
     return max(nbytes // (2 * features) // ROUND, 1) * ROUND
 
 

@@ -6,12 +6,12 @@
 // warp_forward, warp_dx     one warp a row, 16 bytes a lane: coalesced; limited by memory bandwidth
 // warp_partials             a slice of the rows a thread block: enough of them to fill the GPU; sums into workspace
 // warp_dparams              adds the slices up in order, so that bits repeat
-// shared_backward           dx and the slices' sums in one pass: dy and x come from memory once; each warp sums in
-//                           shared memory of its own
-// shared_dparams            adds the slices up, 8 threads a column, in a fixed order
+// onepass_backward          dx and the slices' sums in one pass: dy and x are read once, by a team of warps a row,
+//                           whose lanes keep the sums of their columns in registers; limited by memory bandwidth
+// onepass_dparams           adds the slices up, 32 threads a column, in a fixed order
 
 #include "core/columns.cuh"
-#include "core/width.cuh"
+#include "core/teams.cuh"
 
 // --- naive ---------------------------------------------------------------------------------------------------------
 
@@ -86,7 +86,7 @@ extern "C" __global__ void warp_forward(elem* __restrict__ y, float* __restrict_
         for (int k = 0; k < WIDTH; k++) sum += in[k];
     }
     float m = warp_sum(sum) / C;
-    for (int c = threadIdx.x * WIDTH; c < C; c += 32 * WIDTH) {  // x comes from cache from here on
+    for (int c = threadIdx.x * WIDTH; c < C; c += 32 * WIDTH) {  // from here on reads of x hit the cache
         auto in = load<WIDTH>(x + c);
         for (int k = 0; k < WIDTH; k++) squares += (in[k] - m) * (in[k] - m);
     }
@@ -153,73 +153,56 @@ extern "C" __global__ void warp_dparams(float* dweight, float* dbias, const floa
     if (dbias) add_slices(dbias, partials + C, slices, 2 * C, C, add_bias);
 }
 
-// --- shared --------------------------------------------------------------------------------------------------------
+// --- onepass -------------------------------------------------------------------------------------------------------
 
-// dx or partials may be null. partials: (slices, 2, C); block (32, warps), a slice of the rows each
-extern "C" __global__ void shared_backward(elem* dx, float* __restrict__ partials, const elem* __restrict__ dy,
-                                           const elem* __restrict__ x, const elem* __restrict__ weight,
-                                           const float* __restrict__ mean, const float* __restrict__ rstd, int rows,
-                                           int C, int slice, int add) {
-    alignas(128) extern __shared__ float sums[];  // (warps, 2, C); a lane touches its own columns only
-    float *weights = sums + threadIdx.y * 2 * C, *biases = weights + C;
-    for (int c = threadIdx.x * WIDTH; c < C && partials; c += 32 * WIDTH) {
-        store(weights + c, Pack<float, WIDTH>{});
-        store(biases + c, Pack<float, WIDTH>{});
-    }
+// dx or partials may be null. partials: (slices, 2, C); a thread block has `slice` rows, a team one at a time
+extern "C" __global__ void __launch_bounds__(TEAM_THREADS, TEAM_BLOCKS)
+    onepass_backward(elem* dx, float* partials, const elem* __restrict__ dy, const elem* __restrict__ x,
+                     const elem* __restrict__ weight, const float* __restrict__ mean, const float* __restrict__ rstd,
+                     int rows, int C, int slice, int add) {
+    alignas(16) extern __shared__ float shared[];
+    ColumnSums<2> columns;  // for dweight and dbias
     u32 first = blockIdx.x * slice, last = min(first + slice, rows);
-    for (u32 row = first + threadIdx.y; row < last; row += blockDim.y) {
+    int turn = 0;
+    for (u32 row = first + threadIdx.y; row < last; row += TEAMS, turn ^= 1) {
         u64 start = (u64)row * C;
-        float m = mean[row], r = rstd[row], along_one = 0, along_n = 0;
-        for (int c = threadIdx.x * WIDTH; c < C; c += 32 * WIDTH) {
-            auto in = load<WIDTH>(x + start + c), above = load<WIDTH>(dy + start + c), scale = load<WIDTH>(weight + c);
-            Pack<float, WIDTH> to_weights, to_biases;
-            if (partials) to_weights = load<WIDTH>(weights + c), to_biases = load<WIDTH>(biases + c);
-            for (int k = 0; k < WIDTH; k++) {
-                float n = (in[k] - m) * r, dn = above[k] * scale[k];
-                along_one += dn;
-                along_n += dn * n;
-                to_weights[k] += above[k] * n;
-                to_biases[k] += above[k];
-            }
-            if (partials) {
-                store(weights + c, to_weights);
-                store(biases + c, to_biases);
+        TeamRow in(x + start, C), above(dy + start, C);
+        float m = mean[row], r = rstd[row], along[2] = {};  // sums of dn, of dn * n
+#pragma unroll
+        for (int p = 0; p < PACKS; p++) {
+            if (int c = team_column(p); c < C) {
+                auto xs = in.pack(p), dys = above.pack(p), scale = load<WIDTH>(weight + c);
+                for (int k = 0; k < WIDTH; k++) {
+                    float n = (xs[k] - m) * r, dn = dys[k] * scale[k];
+                    along[0] += dn;
+                    along[1] += dn * n;
+                    columns.sums[0][p][k] += dys[k] * n;
+                    columns.sums[1][p][k] += dys[k];
+                }
             }
         }
         if (!dx) continue;
-        along_one = warp_sum(along_one) / C;
-        along_n = warp_sum(along_n) / C;
-        for (int c = threadIdx.x * WIDTH; c < C; c += 32 * WIDTH) {  // x and dy again, from cache
-            auto in = load<WIDTH>(x + start + c), above = load<WIDTH>(dy + start + c), scale = load<WIDTH>(weight + c);
-            auto out = held(dx + start + c, add);
-            for (int k = 0; k < WIDTH; k++) {
-                float n = (in[k] - m) * r;
-                out[k] = out[k] + r * (above[k] * scale[k] - along_one - n * along_n);
+        team_sums(along, turn);
+        float along_one = along[0] / C, along_n = along[1] / C;
+#pragma unroll
+        for (int p = 0; p < PACKS; p++) {
+            if (int c = team_column(p); c < C) {
+                auto xs = in.pack(p), dys = above.pack(p), scale = load<WIDTH>(weight + c);
+                auto out = held(dx + start + c, add);
+                for (int k = 0; k < WIDTH; k++) {
+                    float n = (xs[k] - m) * r;
+                    out[k] = out[k] + r * (dys[k] * scale[k] - along_one - n * along_n);
+                }
+                store(dx + start + c, out);
             }
-            store(dx + start + c, out);
         }
     }
-    if (!partials) return;
-    __syncthreads();
-    for (int at = threadIdx.y * 32 + threadIdx.x; at < 2 * C; at += 32 * blockDim.y) {
-        float sum = 0;
-        for (int warp = 0; warp < blockDim.y; warp++) sum += sums[warp * 2 * C + at];
-        partials[(u64)blockIdx.x * 2 * C + at] = sum;
-    }
+    if (partials) columns.write(partials + (u64)blockIdx.x * 2 * C, shared, C);
 }
 
-// dweight, dbias: (C), either may be null; partials: (slices, 2, C). block (32, 8): 32 columns, every 8th slice; grid
-// (columns, 2): dweight, dbias
-extern "C" __global__ void shared_dparams(float* dweight, float* dbias, const float* __restrict__ partials, int slices,
-                                          int C, int add_weight, int add_bias) {
-    __shared__ float parts[8][32];
+// dweight, dbias: (C), either may be null; partials: (slices, 2, C); grid (columns, 2): dweight, dbias
+extern "C" __global__ void onepass_dparams(float* dweight, float* dbias, const float* partials, int slices, int C,
+                                           int add_weight, int add_bias) {
     float* out = blockIdx.y ? dbias : dweight;
-    int c = blockIdx.x * 32 + threadIdx.x, add = blockIdx.y ? add_bias : add_weight;
-    float sum = 0;
-    for (int i = threadIdx.y; i < slices && c < C; i += 8) sum += partials[((u64)i * 2 + blockIdx.y) * C + c];
-    parts[threadIdx.y][threadIdx.x] = sum;
-    __syncthreads();
-    if (threadIdx.y > 0 || c >= C || !out) return;
-    for (int i = 1; i < 8; i++) sum += parts[i][threadIdx.x];
-    out[c] = sum + (add ? out[c] : 0);
+    if (out) fold_slices(out, partials + blockIdx.y * C, slices, 2 * C, C, blockIdx.y ? add_bias : add_weight);
 }

@@ -1,13 +1,12 @@
-"""Layernorm on CUDA: one thread a row, and one warp a row. Kernels and shapes: layernorm.cu."""
+"""Layernorm on CUDA: one thread a row, one warp a row, and a team of warps a row. Kernels and shapes: layernorm.cu."""
 
 from core import Variant, cdiv, f32, i32
 from core.examples import rows_of
-from core.kernels.columns import by_column, by_slice, partial_bytes
+from core.kernels.columns import by_column, by_fold, by_slice, partial_bytes
+from core.kernels.teams import OnePassRows
 from core.kernels.width import width
 
-WARPS = 4  # rows of a thread block at a time
-BLOCKS = 512  # thread blocks of `shared`, at most, whose sums are then added up
-COLUMNS = 2048  # columns whose sums fit into the shared memory of every chip
+WARPS = 4  # rows of a thread block
 SLICE = 128  # rows whose part of the parameter gradients one thread block sums
 
 
@@ -68,35 +67,18 @@ class LayerNormWarp(Variant):
             launch("warp_dparams", *arguments, **by_column(t.C))
 
 
-class LayerNormShared(Variant):
-    """Backward reads dy and x once for dx and both parameters' gradients: two launches where `warp` has three."""
+class LayerNormOnePass(OnePassRows, Variant):
+    """Backward reads dy and x once for dx and both parameters' gradients, at any size of a row."""
 
-    op, name, priority = "layernorm", "shared", 20
+    op, name, priority = "layernorm", "onepass", 20
     base = "warp"
-    examples = [
-        {"x": (BLOCKS + 3, 264)},  # slices of two rows, the last one shorter; more than a warp loads at once
-        {"x": (BLOCKS * WARPS + 3, 2)},  # slices of more rows than a thread block has warps
-    ]
-
-    def why_not(self, t):
-        return f"C = {t.C}; it keeps sums of at most {COLUMNS} columns in shared memory" if t.C > COLUMNS else None
-
-    def slices(self, t):
-        """(slices of the rows, rows of one)"""
-        each = cdiv(t.rows, BLOCKS)
-        return cdiv(t.rows, each), each
-
-    def workspace(self, t):
-        return self.slices(t)[0] * 2 * t.C * 4
+    sums = 2
 
     def backward(self, t, launch):
         params = t.dweight is not None or t.dbias is not None
-        sums = launch.workspace if params else None
-        count, each = self.slices(t)
-        if params or t.dx is not None:
-            inputs = (t.dy, t.x, t.weight, t.mean, t.rstd, i32(t.rows), i32(t.C), i32(each), i32(t.add_dx))
-            how = {"grid": count, "block": (32, WARPS), "smem": WARPS * 2 * t.C * 4 if params else 0}
-            launch("shared_backward", t.dx, sums, *inputs, **how, define={"WIDTH": width(t.C, t.x)})
+        partials, count, each, how = self.slices(t, launch, params)
+        inputs = (t.dy, t.x, t.weight, t.mean, t.rstd, i32(t.rows), i32(t.C), i32(each), i32(t.add_dx))
+        launch("onepass_backward", t.dx, partials, *inputs, **how)
         if params:
-            arguments = (t.dweight, t.dbias, sums, i32(count), i32(t.C), i32(t.add_dweight), i32(t.add_dbias))
-            launch("shared_dparams", *arguments, grid=(cdiv(t.C, 32), 2), block=(32, 8))
+            arguments = (t.dweight, t.dbias, partials, i32(count), i32(t.C), i32(t.add_dweight), i32(t.add_dbias))
+            launch("onepass_dparams", *arguments, **by_fold(t.C, outputs=2))

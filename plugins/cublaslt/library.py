@@ -10,10 +10,11 @@ import weakref
 from functools import cache
 
 from core import BuildError
+from core.kernels.nvidia_library import open_nvidia_library
 
 INSTALL = 'pip install "corelm[cublaslt]"'
-TYPES = {"f32": 0, "bf16": 14}  # cudaDataType_t
-COMPUTE_F32 = 68  # cublasComputeType_t: sums in f32, and f32 operands as they are
+TYPES = {"f32": 0, "fp16": 2, "bf16": 14}  # cudaDataType_t
+COMPUTE_F32 = 68  # cublasComputeType_t: sums in f32 of all operands, and f32 operands as they are
 TURN_A, TURN_B, EPILOGUE, VECTOR, AUX, AUX_STRIDE, VECTOR_TYPE = 3, 4, 7, 8, 11, 12, 26  # of a product
 MOST_WORKSPACE = 1  # of a preference
 NOT_SUPPORTED = 15  # cublasStatus_t
@@ -46,25 +47,17 @@ FUNCTIONS = {
     "cublasLtMatmulPreferenceSetAttribute": [POINTER, INT, POINTER, SIZE],
     "cublasLtMatmulAlgoGetHeuristic": [POINTER] * 7 + [INT, ctypes.POINTER(Algorithm), ctypes.POINTER(INT)],
     "cublasLtMatmul": [POINTER] * 14 + [SIZE, POINTER],
+    "cublasLtGetStatusName": [INT],
 }
 
 
 @cache
 def load():
     """(the library, "") or (None, the reason for its absence, with the command that installs it)."""
-    try:
-        from cuda.pathfinder import load_nvidia_dynamic_lib
-
-        library = ctypes.CDLL(load_nvidia_dynamic_lib("cublasLt").abs_path)
-    except Exception:  # pathfinder has kinds of its own
-        return None, f"cuBLASLt is not installed: {INSTALL}"
-    try:
-        for name, arguments in FUNCTIONS.items():
-            getattr(library, name).argtypes = arguments
+    library, why = open_nvidia_library("cublasLt", "cuBLASLt", FUNCTIONS, INSTALL)
+    if library is not None:
         library.cublasLtGetStatusName.restype = ctypes.c_char_p
-    except AttributeError as error:
-        return None, f"this version of cuBLASLt lacks a function ({error}): {INSTALL}"
-    return library, ""
+    return library, why
 
 
 def missing():

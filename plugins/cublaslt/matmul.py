@@ -20,6 +20,7 @@ class MatmulCublasLt(Variant):
     op, name, priority = "matmul", "cublaslt", -1
     source = "sums.cu"
     library = "cuBLASLt"
+    dtypes = ("f32", "bf16", "fp16")
     reads = ("x", "weight")
     can_add = ("x",)
     examples = [{"x": (2, 5, 24), "features": 40}, {"x": (33, 16), "features": 8, "bias": False}]
@@ -61,7 +62,7 @@ class MlpGeluCublasLt(Variant):
     op, name, priority = "mlp_gelu", "cublaslt", -1
     source = "sums.cu"
     library = "cuBLASLt"
-    dtypes = ("bf16",)
+    dtypes = ("bf16", "fp16")
     saved = {"f": "... hidden", "a": "... hidden"}
     reads = ("x", "weight1", "weight2")
     can_add = ("x", "r")
@@ -139,4 +140,4 @@ def vector_bytes(n):
 def narrow(x, *widths):
     """Why rows of these many of x's elements will not do, in words."""
     odd = [n * x.nbytes // x.size for n in widths if n * x.nbytes // x.size % ROW]
-    return f"rows of {odd[0]} bytes: its kernels want multiples of {ROW}" if odd else None
+    return f"rows of {odd[0]} bytes: its kernels need multiples of {ROW}" if odd else None

@@ -1,4 +1,4 @@
-// What cuBLASLt's epilogues do not do for a bias gradient and a residual: y = r + x weight^T + bias, dbias = sum of dy
+// The parts of a bias gradient and a residual that cuBLASLt's epilogues lack: y = r + x weight^T + bias, dbias = sum of dy
 // over its rows, dr = dy. Formulas: ops/matmul.py, ops/matmul_add.py.
 //
 // column_sums    one thread a column of dy (M, N), where the weight does not train and no product passes dy

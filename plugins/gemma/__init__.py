@@ -5,15 +5,20 @@ from pathlib import Path
 
 from core import Op, Variant, contents_of
 
-from . import cpu, cuda, scale
+from . import cpu, scale
 
 
 def core_ops():
     return contents_of(Op, scale)
 
 
-def core_variants():
-    return contents_of(Variant, scale, cpu, cuda.scale)
+def core_variants(device):
+    kernels = ()
+    if device in ("", "cuda"):
+        from . import cuda
+
+        kernels = (cuda.scale,)
+    return contents_of(Variant, scale, cpu, *kernels)
 
 
 def core_models():

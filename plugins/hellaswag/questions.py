@@ -66,7 +66,7 @@ class Questions:
             example, at = self._read(number, at)
             yield example
         if at != self._stream.size:
-            self._bad(self._count - 1, "there is more behind the last one")
+            self._bad(self._count - 1, "there is data after the last one")
 
     def _read(self, number: int, at: int) -> tuple[Example, int]:
         """The example that starts at a place of the stream, and where it ends."""
@@ -84,7 +84,7 @@ class Questions:
             parts.append(self._stream[place + 1 : place + 1 + length].astype(np.int32))
             place += 1 + length
         if place != end:
-            self._bad(number, f"ends at value {place - at}, its length says {end - at}")
+            self._bad(number, f"ends at value {place - at}, its length is {end - at}")
         largest = max(int(part.max()) for part in parts)
         if self.vocab is not None and largest >= self.vocab:
             self._bad(number, f"has the token {largest}; the model knows {self.vocab:,}")

@@ -56,13 +56,15 @@ BASE: dict[str, tuple[Any, ...] | None] = {
 class Size:
     """The place of a dim in config.json. absent, null: the dim for an absent key, and for JSON's null: a number
     or arithmetic over the dims; None where that is refused. A number of `null` stands for null, and is written so.
-    flag: config.json has true or false, the dim 1 or 0. loss: the dim is of the loss alone, so a run that starts from
+    flag: config.json has true or false, the dim 1 or 0. values: config.json has these words, the dim their numbers. A
+    list of config.json is a list of the dim. loss: the dim is of the loss alone, so a run that starts from
     the weights may have another. note: a warning where the dim is not 0."""
 
     keys: tuple[str, ...]
     absent: Number | str | None = None
     null: Number | str | None = None
     flag: bool = False
+    values: Mapping[str, Number] | None = None
     loss: bool = False
     note: str = ""
 
@@ -130,7 +132,7 @@ def read_config(source: ModelDocument, config: Mapping[str, Any]) -> tuple[Dims,
     return dims, [f"{CONFIG}: {problem}" for problem in problems]
 
 
-def _size(size: Size, config: Mapping[str, Any], dim: str) -> tuple[Number | str | None, str]:
+def _size(size: Size, config: Mapping[str, Any], dim: str) -> tuple[Any, str]:
     """A dim as config.json has it, or the problem with it."""
     there = {key: value for key in size.keys if (value := look_up(config, key)) is not MISSING}
     shown = [f"{key} is {json.dumps(value):.100}" for key, value in there.items()]
@@ -143,13 +145,24 @@ def _size(size: Size, config: Mapping[str, Any], dim: str) -> tuple[Number | str
     value = values[0]
     if value is None and size.null is not None:
         return size.null, ""
+    if isinstance(value, list) and value:
+        read = [_number(size, part, shown[0]) for part in value]
+        return [number for number, _ in read], next((problem for _, problem in read if problem), "")
+    return _number(size, value, shown[0])
+
+
+def _number(size: Size, value: Any, shown: str) -> tuple[Number | None, str]:
+    """The number of a value of config.json, or the problem with it."""
+    if size.values is not None:
+        number = size.values.get(value) if isinstance(value, str) else None
+        return number, f"{shown}; expected {' or '.join(size.values)}" if number is None else ""
     if size.flag:
-        wrong = "" if isinstance(value, bool) else f"{shown[0]}; expected true or false"
+        wrong = "" if isinstance(value, bool) else f"{shown}; expected true or false"
         return (None, wrong) if wrong else (int(value), "")
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None, f"{shown[0]}; expected a number" + (" or null" if size.null is not None else "")
+        return None, f"{shown}; expected a number" + (" or null" if size.null is not None else "")
     if size.sentinel is not None and value == size.sentinel:
-        return None, f"{shown[0]}; expected another number, or null for none"
+        return None, f"{shown}; expected another number, or null for none"
     return (int(value) if float(value).is_integer() else value), ""
 
 
@@ -232,6 +245,14 @@ def written(graph: Graph) -> Iterator[tuple[str, Any]]:
             yield entry.keys[0], None if first == NULL else first
     for dim, size in sizes(graph.source).items():
         number = graph.dims[dim]
-        number = int(number) if isinstance(number, int) else number
-        shown = bool(number) if size.flag else number
+        shown = [_shown(size, part) for part in number] if isinstance(number, tuple) else _shown(size, number)
         yield size.keys[0], None if size.sentinel is not None and number == size.sentinel else shown
+
+
+def _shown(size: Size, number: Number) -> Any:
+    """A number of a dim as config.json has it."""
+    if size.values is not None:
+        return next((word for word, n in size.values.items() if n == number), number)
+    if isinstance(size.absent, float):
+        return float(number)  # a class of transformers may refuse 30 for 30.0
+    return bool(number) if size.flag else int(number) if isinstance(number, int) else number

@@ -14,7 +14,7 @@ import numpy as np
 
 from core import files
 from core.errors import BuildError, CheckpointError, DataError
-from core.interop import BEGIN, END, PADDING, Array, Export, Registry, check_meaning, to_bf16, write_tensors
+from core.interop import BEGIN, END, PADDING, Array, Export, Registry, check_meaning, write_tensors
 from core.outputs import staged
 
 from . import folder as reader
@@ -22,7 +22,7 @@ from .config import CONFIG, TABLE, listed, written
 from .folder import GENERATION, WHOLE
 from .rules import Rule, rules
 
-TORCH = {"f32": "float32", "bf16": "bfloat16"}  # precision -> what config.json calls it
+TORCH = {"f32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # precision -> what config.json calls it
 
 
 def write(export: Export, registry: Registry, out: Path) -> str:
@@ -101,14 +101,14 @@ def config_of(export: Export, ids: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _put(config: dict[str, Any], key: str, value: Any, where: str) -> None:
-    """Set a dotted key. BuildError where two things want one key."""
+    """Set a dotted key. BuildError for a key with two values."""
     *tables, last = key.split(".")
     for name in tables:
         config = config.setdefault(name, {})
         if not isinstance(config, dict):
             raise BuildError(f"{where}: {key} is a key of {name}, which has a value of its own")
     if config.setdefault(last, value) != value:
-        raise BuildError(f"{where}: {key} is to be both {config[last]!r} and {value!r}")
+        raise BuildError(f"{where}: {key} has two values, {config[last]!r} and {value!r}")
 
 
 class Tensors(Mapping[str, Array]):
@@ -117,12 +117,12 @@ class Tensors(Mapping[str, Array]):
     def __init__(self, export: Export) -> None:
         prefix = (listed(export.graph.source, "prefix") or [""])[0]
         self._makers: dict[str, Callable[[], Array]] = {}
-        self._narrow = export.precision == "bf16"
+        self._export = export
         for parameter, rule in rules(export.graph).items():
             for e, group in enumerate(rule.tensors):
                 for r, name in enumerate(group):
                     if prefix + name in self._makers:
-                        raise BuildError(f'[{TABLE}.params]: two parameters want the tensor "{prefix + name}"')
+                        raise BuildError(f'[{TABLE}.params]: two parameters map to the tensor "{prefix + name}"')
                     self._makers[prefix + name] = _maker(export.weights, parameter, rule, e, r)
 
     def __len__(self) -> int:
@@ -132,8 +132,7 @@ class Tensors(Mapping[str, Array]):
         return iter(self._makers)
 
     def __getitem__(self, name: str) -> Array:
-        values = np.ascontiguousarray(self._makers[name](), np.float32)
-        return to_bf16(values) if self._narrow else values
+        return self._export.stored(f"tensor {name}", np.ascontiguousarray(self._makers[name](), np.float32))
 
 
 def _maker(weights: Mapping[str, Array], parameter: str, rule: Rule, e: int, r: int) -> Any:

@@ -104,7 +104,7 @@ def _tensor_files(path: Path) -> list[TensorFile]:
     pickles = sorted(p.name for pattern in PICKLES for p in path.glob(pattern))
     if pickles:
         raise CheckpointError(
-            f"{path}: {pickles[0]} is no safetensors file; pickles run code when they are read, so none is",
+            f"{path}: {pickles[0]} is not a safetensors file; a pickle runs code when it is read, so none is read",
             hint="save the model again where it came from: model.save_pretrained(FOLDER, safe_serialization=True)",
         )
     raise CheckpointError(f"{path}: there is neither {WHOLE} nor {INDEX} beside {CONFIG}")
@@ -122,7 +122,7 @@ def _sharded(path: Path) -> list[TensorFile]:
     opened: dict[str, TensorFile] = {}
     for tensor, name in table.items():
         if not isinstance(name, str) or Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):
-            problem = f'tensor "{tensor:.100}" is said to be in {name!r:.200}, not a file here'
+            problem = f'tensor "{tensor:.100}" is declared to be in {name!r:.200}, not a file here'
             raise CheckpointError(f"{path / INDEX}: {problem}")
         if name not in opened:
             opened[name] = TensorFile(path / name)
@@ -222,7 +222,9 @@ def strict(path: Path, graph: Graph) -> Weights:
 def _dims(source: ModelDocument, folder: Folder) -> Dims:
     """The dims that config.json gives the model. Misfit for a config that is not this model's, with all reasons."""
     dims, problems = read_config(source, folder.config)
-    raise_some(problems, f"what a model reads is in its [{TABLE}]; a model that extends it may say more", COMPARED)
+    raise_some(
+        problems, f"the values that a model reads are in its [{TABLE}]; a model that extends it may have more", COMPARED
+    )
     return dims
 
 

@@ -7,6 +7,7 @@ class HuggingFace(WeightFormat):
     name, kind, table = "huggingface", "a Hugging Face folder", "hf"
     expected = "a Hugging Face folder (config.json and *.safetensors)"
     targets, named, tables = {"hf": "-hf"}, True, ("dims", "expect", "params")
+    precisions = ("f32", "bf16", "fp16")
 
     def recognise(self, path, head):
         return "config.json" if path.is_dir() and (path / "config.json").is_file() else ""

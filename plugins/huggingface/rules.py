@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.errors import BuildError, did_you_mean
-from core.expr import evaluate, trim
+from core.expr import evaluate, fill, trim
 from core.interop import Array, Graph, Parameter, name_pattern
 
 from .config import TABLE, listed
@@ -45,14 +45,14 @@ def rules(graph: Graph) -> dict[str, Rule]:
     for parameter in graph.parameters.values():
         fits = [(m, name, rule) for pattern, name, rule in patterns if (m := pattern.fullmatch(parameter.name))]
         if len(fits) != 1:
-            why = f"two entries fit {parameter.name}" if fits else f"nothing is said of {parameter.name}"
+            why = f"two entries fit {parameter.name}" if fits else f"no entry fits {parameter.name}"
             raise BuildError(f"{source.where()} [{TABLE}.params]: {why}")
         match, name, rule = fits[0]
         matched.add(name)
         where = source.where(TABLE, "params", name)
         by_name[parameter.name] = _rule(rule, parameter, match.groupdict(), graph, where)
     for name in table:
-        if name not in matched:
+        if name not in matched and not any(name_pattern(name).fullmatch(absent) for absent in graph.absent):
             where = source.where(TABLE, "params", name)
             raise BuildError(f"{where}: the model has no such parameter{did_you_mean(name, graph.parameters)}")
     return by_name
@@ -72,9 +72,8 @@ def _rule(rule: Any, parameter: Parameter, numbers: Mapping[str, str], graph: Gr
     rows = _rows(table.get("sizes"), len(names), shape[1] if counter else shape[0], graph, f"{where}: {parameter.name}")
 
     def filled(name: str, index: int) -> str:
-        for key, number in {**numbers, **({counter: str(index)} if counter else {})}.items():
-            name = name.replace(f"{{{key}}}", number)
-        return name
+        counted = {key: int(number) for key, number in numbers.items()} | ({counter: index} if counter else {})
+        return fill(name, {**graph.dims, **counted}, where)
 
     tensors = tuple(tuple(filled(name, index) for name in names) for index in range(count))
     return Rule(tensors, rows, bool(table.get("transpose")), bool(counter))
@@ -85,12 +84,12 @@ def _rows(sizes: Any, parts: int, total: int, graph: Graph, where: str) -> tuple
     if sizes is None:
         if total % parts:
             raise BuildError(
-                f"{where} has {total} rows, which are no {parts} equal parts", hint="`sizes` says the rows of each"
+                f"{where} has {total} rows, which are no {parts} equal parts", hint="`sizes` has the rows of each"
             )
         return (total // parts,) * parts
     rows = tuple(evaluate(size, graph.dims, where) for size in sizes)
     if len(rows) != parts or sum(rows) != total or not all(isinstance(n, int) and n > 0 for n in rows):
-        raise BuildError(f"{where} has {total} rows in {parts} tensors; `sizes` says {', '.join(map(str, rows))}")
+        raise BuildError(f"{where} has {total} rows in {parts} tensors; `sizes` has {', '.join(map(str, rows))}")
     return tuple(int(n) for n in rows)
 
 

@@ -13,6 +13,7 @@ from core.interop import (
     check_strings,
     check_table,
     unusable,
+    unusable_dim,
     wrong,
 )
 
@@ -29,17 +30,20 @@ def _dims(source: ModelDocument, value: Any, path: tuple[str, ...], problems: Pr
     for name, entry in check_table(source, value, path, problems, dims if isinstance(dims, dict) else ()).items():
         here = (*path, name)
         table = entry if isinstance(entry, dict) else {"from": entry}
-        check_table(source, table, here, problems, ("from", "absent", "null", "flag", "loss", "note"))
+        check_table(source, table, here, problems, ("from", "absent", "null", "flag", "values", "loss", "note"))
         check_strings(source, table.get("from"), here, problems)
         if "absent" in as_list(table.get("from")):
             wrong(source, here, entry, "keys of config.json", problems, "{ from = KEYS, absent = SIZE } for no key")
         for key in ("flag", "loss"):
             if not isinstance(table.get(key, False), bool):
                 wrong(source, here, entry, f"{key} = true or false", problems)
+        words = table.get("values", {"": 0})
+        if not isinstance(words, dict) or not words or any(unusable(n) or isinstance(n, str) for n in words.values()):
+            wrong(source, here, entry, "values = { WORD = NUMBER, ... }", problems)
         if not isinstance(table.get("note", ""), str):
             wrong(source, here, entry, "note = TEXT", problems)
         for key in ("absent", "null"):
-            if key in table and (why := unusable(table[key])):
+            if key in table and (why := unusable_dim(table[key])):
                 problems.also(source.where(*here), f"{source.where(*here)}: {key}: {why}")
 
 

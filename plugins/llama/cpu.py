@@ -13,7 +13,7 @@ from core import Variant, cdiv
 from core.kernels.blocks import grain
 
 from .gated_cpu import swiglu, swiglu_gradient
-from .rope import frequencies, heads_of, turn
+from .rope import frequencies, heads_of, points, turn
 
 
 class RmsNormBlocked(Variant):
@@ -129,7 +129,11 @@ class RopeBlocked(Variant):
     op, name, device = "rope", "blocked", "cpu"
     dtypes = ("f32", "f64")
     inplace = {"dqkv": "dy"}
-    examples = [{"qkv": (2, 150, 6 * 64), "heads": 2}, {"qkv": (3, 7, 2400), "heads": 4, "kv_heads": 2}]
+    examples = [
+        {"qkv": (2, 150, 6 * 64), "heads": 2},
+        {"qkv": (3, 7, 2400), "heads": 4, "kv_heads": 2},
+        {"qkv": (2, 150, 6 * 64), "heads": 2, "width": 24},
+    ]
 
     def forward(self, t, launch):
         if t.start is None:
@@ -144,32 +148,34 @@ class RopeBlocked(Variant):
         (x, values), (y, copied) = (
             (part.reshape(t.B * t.T, *part.shape[2:]) for part in heads_of(packed, t)) for packed in (source, target)
         )
-        size, half = grain(len(x), x[0].nbytes), t.D // 2
+        size, half = grain(len(x), x[0].nbytes), t.width // 2
         table = cos_sin(*(getattr(t, name) for name in TABLE), str(x.dtype))
 
         def block(lo, hi, scratch):
-            a, b = scratch.view(x.dtype).reshape(2, size, x.shape[1], half)[:, : hi - lo]
+            a, b = scratch.view(x.dtype)[: 2 * size * x.shape[1] * half].reshape(2, size, -1, half)[:, : hi - lo]
             cos, sin = table[:, np.arange(lo, hi) % t.T, None]
-            rotate(x[lo:hi], y[lo:hi], cos, sign * sin, a, b)
+            rotate(t, x[lo:hi], y[lo:hi], cos, sign * sin, a, b)
             copied[lo:hi] = values[lo:hi]
 
         launch.rows(len(x), block, grain=size, scratch=size * x[0].nbytes)
 
 
-TABLE = ("T", "D", "base", "factor", "low", "high", "length")  # what the angles follow from
+# what the angles follow from
+TABLE = ("T", "width", "base", "reverse", "gain", "scaling", "factor", "low", "high", "length", "truncate")
 
 
 @lru_cache(maxsize=16)
-def cos_sin(T, D, base, factor, low, high, length, dtype):
-    """(2, T, D/2): cos and sin of all positions below T."""
-    w = frequencies(SimpleNamespace(D=D, base=base, factor=factor, low=low, high=high, length=length))
-    angles = np.arange(T)[:, None] * w
-    return np.stack([np.cos(angles), np.sin(angles)]).astype(dtype)
+def cos_sin(*values):
+    """(2, T, width/2): gain * cos and gain * sin of all positions below T; values: of TABLE, and the dtype's name."""
+    t = SimpleNamespace(**dict(zip(TABLE, values, strict=False)))
+    angles = np.arange(t.T)[:, None] * frequencies(t)
+    return (t.gain * np.stack([np.cos(angles), np.sin(angles)])).astype(values[-1])
 
 
-def rotate(x, y, cos, sin, a, b):
-    """y = x turned, which may share x's memory; a, b: scratch like half of x."""
-    (x1, x2), (y1, y2) = np.split(x, 2, axis=-1), np.split(y, 2, axis=-1)
+def rotate(t, x, y, cos, sin, a, b):
+    """y = x turned, which may share x's memory; a, b: scratch like half of the columns of x that are turned."""
+    (x1, x2, rest), (y1, y2, passed) = points(x, t), points(y, t)
+    passed[...] = rest
     np.multiply(x1, cos, out=a)
     np.multiply(x2, sin, out=b)
     a -= b
@@ -202,7 +208,7 @@ class RopeAttentionDecode(Variant):
             for b in range(t.B):  # each as far as it is
                 start = 0 if t.start is None else int(t.start[b])
                 angles = np.arange(start, start + t.T)[:, None, None] * w
-                cos, sin = (f(angles).astype(t.qkv.dtype) for f in (np.cos, np.sin))
+                cos, sin = ((t.gain * f(angles)).astype(t.qkv.dtype) for f in (np.cos, np.sin))
                 look_back(t, b, start, cos, sin)
 
         launch.call(decode)
@@ -215,8 +221,8 @@ def look_back(t, b, start, cos, sin):
     """y of the T tokens of row b, which stand behind `start` others; their keys and values are appended."""
     by_head, end = t.qkv[b].reshape(t.T, -1, t.D), start + t.T
     turned = np.empty((t.T, t.heads + t.kv_heads, t.D), t.qkv.dtype)
-    a, c = np.empty((2, *turned.shape[:2], t.D // 2), t.qkv.dtype)
-    rotate(by_head[:, : -t.kv_heads], turned, cos, sin, a, c)
+    a, c = np.empty((2, *turned.shape[:2], t.width // 2), t.qkv.dtype)
+    rotate(t, by_head[:, : -t.kv_heads], turned, cos, sin, a, c)
     q, keys, values = turned[:, : t.heads], turned[:, t.heads :], by_head[:, -t.kv_heads :]
     if t.start is not None:
         cached = [cache[b, :end].reshape(end, t.kv_heads, t.D) for cache in (t.k, t.v)]

@@ -38,6 +38,8 @@ rope_attention = Op(
         {"qkv": (2, 7, 48), "heads": 2},
         {"qkv": (3, 5, 8 * 8), "heads": 4, "kv_heads": 2, "base": 500.0, "window": 3, "softcap": 0.75},
         {"qkv": (1, 6, 5 * 10), "heads": 3, "kv_heads": 1, "base": 100.0, "factor": 8.0, "length": 40, "scale": 0.3},
+        {"qkv": (2, 5, 4 * 10), "heads": 2, "kv_heads": 1, "width": 4, "pairs": "neighbours", "gain": 1.25},
+        {"qkv": (1, 5, 4 * 10), "heads": 2, "kv_heads": 1, "width": 8, "reverse": True},
         {"qkv": (1, 1, 6), "heads": 1},
         {"qkv": (1, 131, 3 * 8), "heads": 1},  # more keys than any tile has, more heads than any group
         {"qkv": (1, 3, 19 * 8), "heads": 17, "kv_heads": 1},

@@ -26,8 +26,6 @@ def write(export: Export, registry: Registry, out: Path, version: int = 0) -> st
     source = export.graph.source
     if TABLE not in source.document:
         raise BuildError(f"{source.where()} has no [{TABLE}]: llama2.c has no format for it", hint="--to hf writes it")
-    if export.precision != "f32":
-        raise BuildError(f"llama2.c's files of version {version} are f32", hint="leave --precision out")
     with staged(out) as path:
         with files.create(path) as file:
             files.write(file, path, _header(export, version))

@@ -13,7 +13,7 @@ import numpy as np
 
 from core import files
 from core.errors import BuildError
-from core.interop import Array, Export, Registry, check_meaning, to_bf16
+from core.interop import Array, Export, Registry, check_meaning
 from core.outputs import staged
 
 from . import model_file
@@ -63,11 +63,11 @@ def _payload(export: Export, registry: Registry) -> Iterator[Array]:
     header = {name: int(export.graph.dims[name]) for name in source.document[TABLE]["header"]}
     shapes = model_file.shapes(source, export.graph, registry, header)
     for name in model_file.order(source, export.graph):
-        values = export.weights[name]
+        values = export.stored(f"parameter {name}", export.weights[name])
         rows = max(1, CHUNK // max(1, 4 * values[:1].size))
         for start in range(0, shapes[name][0], rows):
             stop = min(start + rows, shapes[name][0])
-            part = np.zeros((stop - start, *shapes[name][1:]), "<f4")
+            part = np.zeros((stop - start, *shapes[name][1:]), values.dtype.newbyteorder("<"))
             have = values[start:stop]
             part[tuple(slice(n) for n in have.shape)] = have
-            yield np.ascontiguousarray(part if export.precision == "f32" else to_bf16(part).astype("<u2")).reshape(-1)
+            yield part.reshape(-1)

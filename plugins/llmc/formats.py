@@ -7,6 +7,7 @@ class LlmC(WeightFormat):
     name, kind, table = "llmc", "an llm.c file", "llmc"
     expected = "an llm.c model file (.bin)"
     targets, merged = {"llmc": ".bin"}, False
+    precisions = ("f32", "bf16")
 
     def recognise(self, path, head):
         from core.data.magics import DATES

@@ -8,15 +8,20 @@ from pathlib import Path
 
 from core import Op, Variant, contents_of
 
-from . import balance, combine, cuda, expert_matmul, route
+from . import balance, combine, expert_matmul, route
 
 
 def core_ops():
     return contents_of(Op, route, expert_matmul, combine, balance)
 
 
-def core_variants():
-    return contents_of(Variant, route, expert_matmul, combine, balance, *cuda.MODULES)
+def core_variants(device):
+    kernels = ()
+    if device in ("", "cuda"):
+        from . import cuda
+
+        kernels = cuda.MODULES
+    return contents_of(Variant, route, expert_matmul, combine, balance, *kernels)
 
 
 def core_models():

@@ -19,7 +19,7 @@ combine = Op(
         {"x": (1031, 1, 3), "share": (1031, 1)},
         {"x": (2, 17, 3), "share": (2, 17)},
     ],
-    doc="The weighted sum of what experts say of a token.",
+    doc="The weighted sum of the outputs of a token's experts.",
 )
 
 

@@ -6,12 +6,19 @@ mpiexec -n 2 core train configs/tiny.toml --device cpu
 
 from core import Variant, contents_of
 
-from . import collectives, host, kind
+from . import collectives
 
 
 def core_ranks():
+    from . import kind
+
     return [kind.Mpi]
 
 
-def core_variants():
-    return contents_of(Variant, collectives, host)
+def core_variants(device):
+    through_host = ()
+    if device in ("", "cuda"):
+        from . import host
+
+        through_host = (host,)
+    return contents_of(Variant, collectives, *through_host)

@@ -1,16 +1,21 @@
-"""The group of all processes of an MPI world. Importing this begins MPI: mpi4py calls MPI_Init_thread."""
+"""The group of all processes of an MPI world."""
 
 import os
+import signal
 import threading
+import time
 
 import numpy as np
-from mpi4py import MPI
 
 from core import Ranks
 
-from .last_resort import end_daemon_later
+from .begun import MPI, begin
+from .daemon import Hold, end_later, why_not_held
 
 PIECE = 16 << 20  # bytes summed at a time: one call for a whole arena takes twice as long (DISTRIBUTED in LOG.md)
+BUSY, LONGEST = 1e-3, 0.02  # seconds of a wait that keeps the core; between two looks at most
+SHARE = 0.05  # of the wait so far: the time between two looks
+DELIVERY = 0.3  # seconds for messages that are sent, until a process may end without MPI_Finalize
 LAST_WORDS = 1.0  # seconds for a daemon that does not answer, as behind a cable that was cut
 
 
@@ -18,8 +23,10 @@ class MpiRanks(Ranks):
     """MPI_COMM_WORLD, through a communicator of its own."""
 
     engine = "mpi"
+    witnessed = (signal.SIGCONT,) if hasattr(signal, "SIGCONT") else ()
 
     def __init__(self, local):
+        begin()
         self.comm = MPI.COMM_WORLD.Dup()
         self.rank, self.size, self.local = self.comm.rank, self.comm.size, local
         self.hosts = self.comm.allgather(MPI.Get_processor_name())
@@ -27,6 +34,7 @@ class MpiRanks(Ranks):
         self.threaded = MPI.Query_thread() == MPI.THREAD_MULTIPLE  # whether a thread may send while another computes
         self.sent = []  # of messages under way: the request and its bytes
         self.sending = threading.Lock()
+        self.parent = Hold(self.leads)
 
     def describe(self):
         version = MPI.Get_library_version().split(",")[0].strip("\0 ")
@@ -34,18 +42,55 @@ class MpiRanks(Ranks):
 
     def gather(self, data):
         with self.waits("gather"):
+            self.meet()
             return self.comm.allgather(data)
 
     def share(self, data):
         with self.waits("share"):
+            self.meet()
             return self.comm.bcast(data)
 
+    def meet(self):
+        """Return when every rank has come. MPI's own waits keep a core busy, which a rank that works may need: after a
+        while this one looks now and then."""
+        request, begun = self.comm.Ibarrier(), time.monotonic()
+        while not request.Test():
+            waited = time.monotonic() - begun
+            if waited > BUSY:
+                time.sleep(min(SHARE * waited, LONGEST))
+
     def abort(self, code):
-        end_daemon_later()
-        last = threading.Timer(LAST_WORDS, os._exit, (code,))
+        end_later()
+        if self.parent.held:  # it would not hear of an abort
+            os._exit(code)
+        self.exit_within(LAST_WORDS, code)
+        MPI.COMM_WORLD.Abort(code)
+
+    def exit_within(self, seconds, code):
+        last = threading.Timer(seconds, os._exit, (code,))
         last.daemon = True
         last.start()
-        MPI.COMM_WORLD.Abort(code)
+
+    def signalled(self, number, wanted):
+        self.parent.notes(number, wanted)
+
+    def falls(self):
+        self.parent.release()
+
+    def close(self, code):
+        """MPI_Finalize would wait for the parent, which continues only when this process has ended."""
+        if self.parent.held:
+            self.exit_within(DELIVERY * 10, code)
+            self.wait()
+            end = time.monotonic() + DELIVERY
+            while time.monotonic() < end:  # the others' part of `wait` is on its way
+                self.side.Iprobe()
+            os._exit(code)
+
+    @property
+    def warning(self):
+        reason = why_not_held()
+        return reason and f"a signal to mpiexec kills all ranks before they save ({reason}); SIGUSR1 does not"
 
     @property
     def beats(self):
@@ -66,16 +111,22 @@ class MpiRanks(Ranks):
             messages.append(bytes(data))
         return messages
 
+    def comes_to(self, collective):
+        with self.waits(collective):
+            self.meet()
+
     # --- arrays, on the host -------------------------------------------------------------------------------------
 
     def all_reduce(self, flat):
         """flat (n,), contiguous: the sum over ranks in its place."""
+        self.comes_to("all_reduce")
         for piece in pieces(flat):
             with self.waits("all_reduce"):
                 self.comm.Allreduce(MPI.IN_PLACE, piece)
 
     def reduce_scatter(self, flat, part, cuts):
         """part (m,): the sum over ranks of this rank's slice of flat (n,), which it may be itself."""
+        self.comes_to("reduce_scatter")
         for owner in range(self.size):
             inside = flat[cuts[owner] : cuts[owner + 1]]
             results = pieces(part) if owner == self.rank else [None] * len(pieces(inside))
@@ -89,6 +140,7 @@ class MpiRanks(Ranks):
         own = flat[cuts[self.rank] : cuts[self.rank + 1]]
         if not np.shares_memory(own, part):
             own[...] = part
+        self.comes_to("all_gather")
         for owner in range(self.size):
             for piece in pieces(flat[cuts[owner] : cuts[owner + 1]]):
                 with self.waits("all_gather"):

@@ -2,15 +2,21 @@
 
 from core import Op, Optimizer, Variant, contents_of
 
-from . import cuda, muon
+from . import muon
 
 
 def core_ops():
     return contents_of(Op, muon)
 
 
-def core_variants():
-    return contents_of(Variant, muon, cuda)
+def core_variants(device):
+    kernels = ()
+    if device in ("", "cuda"):
+        from . import cuda
+        from .cuda import mma
+
+        kernels = (cuda, mma)
+    return contents_of(Variant, muon, *kernels)
 
 
 def core_optimizers():

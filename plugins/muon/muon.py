@@ -2,7 +2,7 @@
 
 With g = scale * grad, for a matrix of A rows and B columns:
     m = momentum m + (1 - momentum) g,  u = momentum m + (1 - momentum) g  (or m itself, without nesterov)
-    param -= lr * (0.2 sqrt(max(A, B)) X + weight_decay param),  X = orthogonal(u)
+    param -= lr * (0.2 sqrt(max(A, B)) X + weight_decay param),  X = orthogonal(u),  lr: lr_factor times the step's
 orthogonal(u) takes u's singular values to about 1: X = u / |u|, of its transpose where A > B, then a few times
     S = X X^T,  X = 3.4445 X + (-4.7750 S + 2.0315 S S) X
 whose polynomial lifts small singular values and keeps all of them between about 0.7 and 1.2. The factor
@@ -29,7 +29,7 @@ def matrix(dims):
 muon_update = Op(
     "muon_update",
     inputs={"param": "A B", "grad": "A B : acc", "m": "A B : acc", "master?": "A B : acc"},
-    attrs={"momentum": 0.95, "nesterov": True, "iterations": 5, "weight_decay": 0.1},
+    attrs={"momentum": 0.95, "nesterov": True, "iterations": 5, "weight_decay": 0.1, "lr_factor": 1.0},
     infer=matrix,
     uses=("step",),
     gradient=False,
@@ -38,6 +38,7 @@ muon_update = Op(
         {"param": (24, 40), "grad": (24, 40), "m": (24, 40)},
         {"param": (67, 35), "grad": (67, 35), "m": (67, 35), "nesterov": False},
         {"param": (33, 33), "grad": (33, 33), "m": (33, 33), "master": (33, 33), "weight_decay": 0.0},
+        {"param": (3, 4), "grad": (3, 4), "m": (3, 4), "lr_factor": 0.3},
         {"param": (1, 5), "grad": (1, 5), "m": (1, 5), "iterations": 1},
         {"param": (70, 1), "grad": (70, 1), "m": (70, 1)},
         {"param": (2, 1031), "grad": (2, 1031), "m": (2, 1031), "iterations": 2},  # beyond any tile
@@ -63,7 +64,9 @@ class MuonUpdateReference(Reference):
         g = t.step.scale * t.grad
         t.m[...] = t.momentum * t.m + (1 - t.momentum) * g
         u = t.momentum * t.m + (1 - t.momentum) * g if t.nesterov else t.m
-        weights -= t.step.lr * (step_size(t) * self.orthogonal(u, t.iterations) + t.weight_decay * weights)
+        weights -= (
+            t.step.lr * t.lr_factor * (step_size(t) * self.orthogonal(u, t.iterations) + t.weight_decay * weights)
+        )
         if t.master is not None:
             t.param[...] = weights
 
@@ -86,7 +89,7 @@ class Muon(Optimizer):
     """Muon for the matrices between embedding and head; AdamW for those that `adamw` names, and for all vectors."""
 
     name = "muon"
-    whole = True
+    whole, groups = True, True
     options = {
         "momentum": 0.95,
         "nesterov": True,
@@ -113,11 +116,14 @@ class Muon(Optimizer):
                 momentum=p.momentum,
                 nesterov=p.nesterov,
                 iterations=p.iterations,
-                weight_decay=p.weight_decay if one.decays else 0.0,
+                weight_decay=one.weight_decay if one.decays else 0.0,
+                lr_factor=one.lr_factor,
             )
-        rest = {**p.flat, "group": p.group_without(one.name for one in hidden)}
-        own = {"beta1": p.betas[0], "beta2": p.betas[1], "eps": p.eps, "weight_decay": p.weight_decay}
-        launch.op("adamw_update", **rest, **own)
+        own = {"beta1": p.betas[0], "beta2": p.betas[1], "eps": p.eps}
+        names = [one.name for one in hidden]
+        for one in p.groups:
+            rest = {**one.flat, "group": one.group_without(names)}
+            launch.op("adamw_update", **rest, **own, weight_decay=one.weight_decay)
 
     def named(self, name, globs):
         return any(fnmatch.fnmatchcase(name, glob) for glob in globs)

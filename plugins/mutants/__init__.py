@@ -2,8 +2,8 @@
 
 import click
 
-from .command import mutants
-
 
 def core_commands() -> list[click.Command]:
+    from .command import mutants
+
     return [mutants]

@@ -21,7 +21,9 @@ DEVICES = ("cpu", "sim")
     multiple=True,
     help="A reviewed list.  [default: those of the plugins, and tests/mutants_equivalent.toml]",
 )
-@click.option("--device", default="cpu", show_default=True, type=click.Choice(DEVICES), help="What to break.")
+@click.option(
+    "--device", default="cpu", show_default=True, type=click.Choice(DEVICES), help="Device of the variants to break."
+)
 @click.option("--sample", metavar="N", type=click.IntRange(min=1), help="N of each launcher.  [default: 20 on sim]")
 @click.option("--whole", is_flag=True, help="All mutants: hours on sim.  [default on cpu]")
 @click.option(

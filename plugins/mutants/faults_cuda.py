@@ -33,7 +33,24 @@ JUNCTIONS = {"&&": "||", "||": "&&"}
 BINARY = re.compile(r"(?<=[\w)\]\n]) *\s(\+|-|\*|/|%|<|<=|>|>=|==|!=|&&|\|\|)\s(?=[\w(\-!])")
 BINDING = {"*": 2, "/": 2, "%": 2, "+": 1, "-": 1}
 WHOLE = {"int", "u8", "u16", "u32", "u64"}
-TYPES = {"const", "elem", "float", "double", "int", "bool", "auto", "u8", "u16", "u32", "u64", "T", "A", "B", "bf16"}
+TYPES = {
+    "const",
+    "elem",
+    "float",
+    "double",
+    "int",
+    "bool",
+    "auto",
+    "u8",
+    "u16",
+    "u32",
+    "u64",
+    "T",
+    "A",
+    "B",
+    "bf16",
+    "fp16",
+}
 # a function -> one that is put in its place; "" leaves its argument alone
 FUNCTIONS: Mapping[str, str] = {
     "fmaxf": "fminf", "min": "max", "max": "min", "expf": "expm1f", "fast_exp": "expm1f", "tanhf": "atanf",

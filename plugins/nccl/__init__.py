@@ -6,12 +6,16 @@ torchrun --nproc_per_node 8 --no-python core train configs/gpt2_124m.toml
 
 from core import Variant, contents_of
 
-from . import collectives, kind
-
 
 def core_ranks():
+    from . import kind
+
     return [kind.Nccl]
 
 
-def core_variants():
+def core_variants(device):
+    if device not in ("", "cuda"):
+        return []
+    from . import collectives
+
     return contents_of(Variant, collectives)

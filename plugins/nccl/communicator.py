@@ -9,6 +9,7 @@ from core import DeviceError
 
 from .library import IN_PROGRESS, INT, INVALID_USAGE, SUCCESS, UniqueId, call, config_of, failure, load, name_algorithm
 
+SOON = 0.5  # seconds of a wait that the other ranks need not hear of
 MEETING = 300.0  # seconds for all ranks to come
 LIMIT = 60.0  # seconds in a step's collectives, where the ranks have no [train] rank_timeout
 HELD = WeakKeyDictionary()  # ranks -> their communicator
@@ -82,6 +83,8 @@ class Communicator:
 
     def watch(self, seconds):
         """Raises DeviceError where a peer is gone, or where the collectives have taken longer than the limit."""
+        if not self.patient:
+            self.exchange.polls("the collectives on the GPU" if seconds > SOON else "", seconds)
         error = INT()
         call("ncclCommGetAsyncError", self.handle, ctypes.byref(error))
         if error.value not in (SUCCESS, IN_PROGRESS):
@@ -89,7 +92,7 @@ class Communicator:
         if seconds > self.limit and not self.patient:
             raise DeviceError(
                 f"rank {self.rank} of {self.size} has waited {seconds:.0f} s for its GPU, which waits for other ranks",
-                hint="[train] rank_timeout is the limit; NCCL_DEBUG=INFO in the environment makes NCCL say more",
+                hint="[train] rank_timeout is the limit; NCCL_DEBUG=INFO in the environment makes NCCL print more",
             )
 
     @contextmanager
@@ -115,7 +118,7 @@ def unique_id():
 
 
 def check_gpus(ranks):
-    """Raises DeviceError where two ranks have one GPU: NCCL needs one for each."""
+    """Raises DeviceError where two ranks share a GPU: NCCL needs one for each."""
     import socket
 
     from cuda.bindings import driver
@@ -126,7 +129,7 @@ def check_gpus(ranks):
         if (first := places.index(place)) != rank:
             host = place.partition(b" ")[0].decode(errors="replace")
             raise DeviceError(
-                f"ranks {first} and {rank} have one GPU of {host}, and NCCL needs one for each rank",
+                f"ranks {first} and {rank} share one GPU on {host}; NCCL needs a GPU for each rank",
                 hint="start as many ranks a host as it has GPUs; [ops] all_reduce, reduce_scatter and all_gather = "
                 '"host" share one, by MPI',
             )

@@ -5,10 +5,11 @@ import os
 from functools import cache
 
 from core import DeviceError
+from core.kernels.nvidia_library import declare, open_nvidia_library
 
 INSTALL = "pip install 'corelm[nccl]'"
 SUCCESS, INVALID_USAGE, IN_PROGRESS = 0, 5, 7  # ncclResult_t
-TYPES = {"u8": 1, "i32": 2, "u32": 3, "f32": 7, "f64": 8, "bf16": 9}  # ncclDataType_t
+TYPES = {"u8": 1, "i32": 2, "u32": 3, "f32": 7, "f64": 8, "bf16": 9, "fp16": 6}  # ncclDataType_t
 SUM = 0  # ncclRedOp_t
 PER_CALL, EVENTS = 23100, 23203  # versions: that name an algorithm for each call; whose config ends with an event
 DEFAULT = "Ring"
@@ -57,30 +58,23 @@ FUNCTIONS = {
     "ncclCommGetAsyncError": [POINTER, ctypes.POINTER(INT)],
     "ncclGroupStart": [],
     "ncclGroupEnd": [],
+    "ncclGetErrorString": [INT],
+    "ncclGetLastError": [POINTER],
     **COLLECTIVES,
 }
 
 
 @cache
 def load():
-    """(the library, "") or (None, why it is not here and what to install)."""
-    try:
-        from cuda.pathfinder import load_nvidia_dynamic_lib
-
-        library = ctypes.CDLL(load_nvidia_dynamic_lib("nccl").abs_path)
-    except Exception:  # pathfinder has kinds of its own
-        return None, f"NCCL is not installed: {INSTALL}"
-    try:
-        for name, arguments in FUNCTIONS.items():
-            getattr(library, name).argtypes = arguments
-        library.ncclGetErrorString.restype = library.ncclGetLastError.restype = ctypes.c_char_p
-        library.ncclGetErrorString.argtypes, library.ncclGetLastError.argtypes = [INT], [POINTER]
-        if version_of(library) >= PER_CALL:
-            for name, arguments in COLLECTIVES.items():
-                getattr(library, f"{name}Config").argtypes = [*arguments, ctypes.POINTER(CallConfig)]
-    except AttributeError as error:
-        return None, f"this NCCL is not one that corelm can call ({error}): {INSTALL}"
-    return library, ""
+    """(the library, "") or (None, the reason for its absence, with the command that installs it)."""
+    library, why = open_nvidia_library("nccl", "NCCL", FUNCTIONS, INSTALL)
+    if library is None:
+        return None, why
+    library.ncclGetErrorString.restype = library.ncclGetLastError.restype = ctypes.c_char_p
+    if version_of(library) >= PER_CALL:
+        per_call = {f"{n}Config": [*types, ctypes.POINTER(CallConfig)] for n, types in COLLECTIVES.items()}
+        why = declare(library, "NCCL", per_call, INSTALL)
+    return (None, why) if why else (library, "")
 
 
 def missing():
@@ -118,7 +112,7 @@ def failure(status, doing):
     words, last = (text.decode(errors="replace").strip() for text in
                    (library.ncclGetErrorString(status) or b"", library.ncclGetLastError(None) or b""))  # fmt: skip
     text = f"{words}: {last}" if last else words
-    return DeviceError(f"NCCL: {doing}: {text}", hint="NCCL_DEBUG=INFO in the environment makes NCCL say more")
+    return DeviceError(f"NCCL: {doing}: {text}", hint="NCCL_DEBUG=INFO in the environment makes NCCL print more")
 
 
 def name_algorithm(environment=os.environ):

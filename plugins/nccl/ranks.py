@@ -7,6 +7,7 @@ import numpy as np
 
 from core import Ranks, Tensors
 
+from .beats import Beats
 from .collectives import AllGatherNccl
 from .communicator import communicator_of, unique_id
 from .library import describe
@@ -17,7 +18,7 @@ LENGTH = 8  # bytes of a number
 class NcclRanks(Ranks):
     """All processes that torchrun or srun started, each with the GPU of its local rank."""
 
-    engine = "nccl"
+    engine, reliable = "nccl", False
 
     def __init__(self, launched, device):
         """device: the rank's, open; its context is that of the engine's device too."""
@@ -26,6 +27,7 @@ class NcclRanks(Ranks):
         self.communicator = communicator_of(self)
         self.communicator.meet(unique_id())
         self.hosts = [host.decode(errors="replace") for host in self.gather(socket.gethostname().encode())]
+        self.side = Beats(self, os.environ["NCCL_COMM_ID"])
 
     def describe(self):
         return f"{describe()}, {self.size} ranks on {', '.join(dict.fromkeys(self.hosts))}"
@@ -51,6 +53,12 @@ class NcclRanks(Ranks):
         with self.communicator.patiently():
             device.run(device.record(AllGatherNccl(), "forward", t, None, None))
             return [part.tobytes() for part in np.split(device.download(flat), self.size)]
+
+    def send(self, rank, data):
+        self.side.send(rank, data)
+
+    def received(self):
+        return self.side.received()
 
     def abort(self, code):
         self.communicator.abort()

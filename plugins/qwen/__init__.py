@@ -5,15 +5,20 @@ from pathlib import Path
 
 from core import Op, Variant, contents_of
 
-from . import cpu, cuda, qk_norm
+from . import cpu, qk_norm
 
 
 def core_ops():
     return contents_of(Op, qk_norm)
 
 
-def core_variants():
-    return contents_of(Variant, qk_norm, cpu, *cuda.MODULES)
+def core_variants(device):
+    kernels = ()
+    if device in ("", "cuda"):
+        from . import cuda
+
+        kernels = cuda.MODULES
+    return contents_of(Variant, qk_norm, cpu, *kernels)
 
 
 def core_models():

@@ -5,7 +5,7 @@ import numpy as np
 from core import Variant, cdiv
 from core.kernels.blocks import BLOCK
 
-from .qk_norm import parts
+from .qk_norm import factor, parts
 
 
 class QkNormBlocked(Variant):
@@ -14,14 +14,14 @@ class QkNormBlocked(Variant):
     saved = {"rstd": "... queries+keys : acc"}
     reads = ("qkv", "q_weight", "k_weight")
     inplace = {"dqkv": "dy"}
-    examples = [{"qkv": (90, 10 * 96), "heads": 6, "kv_heads": 2}]
+    examples = [{"qkv": (90, 10 * 96), "heads": 6, "kv_heads": 2, "offset": 1.0}]
 
     def grain(self, t):
         """Rows of a block, a function of the shape alone, so that bits repeat."""
         return max(1, min(t.rows, BLOCK // (t.E * self.item(t))))
 
     def item(self, t):
-        return t.q_weight.nbytes // t.Q
+        return t.qkv.nbytes // t.qkv.size
 
     def split(self, t, *packed):
         """The queries' part of each of `packed` and of rstd, then the keys'."""
@@ -36,9 +36,10 @@ class QkNormBlocked(Variant):
             for (x, y, rstd), weight in zip((q, k), weights, strict=True):
                 x, y, rstd = x[lo:hi], y[lo:hi], rstd[lo:hi]
                 np.vecdot(x, x, out=rstd)
-                rstd[...] = 1 / np.sqrt(rstd / len(weight) + t.eps)
+                rstd[...] = 1 / np.sqrt(rstd / x.shape[-1] + t.eps)
                 np.multiply(x, rstd[..., None], out=y)
-                y *= weight
+                if weight is not None:
+                    y *= factor(weight, t)
             copied[lo:hi] = values[lo:hi]
 
         launch.rows(t.rows, block, grain=self.grain(t))
@@ -66,13 +67,15 @@ class QkNormBlocked(Variant):
                 np.add.reduce(g, axis=(0, 1), out=dweight)
                 if t.dqkv is None:
                     continue
-                np.multiply(dy, weight, out=g)
-                n *= np.vecdot(g, n)[..., None] / len(weight)
+                np.multiply(dy, factor(weight, t), out=g)
+                n *= np.vecdot(g, n)[..., None] / x.shape[-1]
                 g -= n
                 np.multiply(g, rstd, out=dx)
             if t.dqkv is not None:
                 copied[lo:hi] = dvalues[lo:hi]
 
         launch.rows(t.rows, block, grain=size, scratch=2 * size * t.E * t.qkv.itemsize)
-        launch.call(lambda: t.add("dq_weight", np.add.reduce(sums[:, : t.Q], axis=0)))
-        launch.call(lambda: t.add("dk_weight", np.add.reduce(sums[:, t.Q :], axis=0)))
+        if t.q_weight is not None:
+            launch.call(lambda: t.add("dq_weight", np.add.reduce(sums[:, : t.Q], axis=0)))
+        if t.k_weight is not None:
+            launch.call(lambda: t.add("dk_weight", np.add.reduce(sums[:, t.Q :], axis=0)))

@@ -1,8 +1,9 @@
 """RMSNorm of queries and keys, packed, arXiv:2302.05442; the values pass through.
 
-A group g of a token's queries becomes g * rstd * q_weight, of its keys g * rstd * k_weight, with
+A group g of a token's queries becomes g * rstd * (offset + q_weight), of its keys g * rstd * (offset + k_weight), with
 rstd = 1 / sqrt(mean(g^2) + eps): each head is a group (Qwen 3), or all queries are one and all keys another (OLMo 2,
-arXiv:2501.00656). With n = g * rstd and dn = dy * weight, over each group:
+arXiv:2501.00656). offset is 0, or 1 for weights that start at 0 (Gemma 3). Without weights: factor 1 (nanochat).
+With n = g * rstd and dn = dy * (offset + weight), over each group:
     dg = rstd * (dn - n * mean(dn * n)),  dweight = sum of dy * n over all groups.
 """
 
@@ -30,13 +31,17 @@ qk_norm = Op(
     "qk_norm",
     inputs={"qkv": "... E"},
     outputs={"y": "... E"},
-    params={"q_weight": Param("Q", init="ones", decay=False), "k_weight": Param("K", init="ones", decay=False)},
-    attrs={"heads": int, "kv_heads": 0, "group": ("head", "all"), "eps": 1e-6},
+    params={
+        "q_weight": Param("Q", init="ones", decay=False, optional=True),
+        "k_weight": Param("K", init="ones", decay=False, optional=True),
+    },
+    attrs={"heads": int, "kv_heads": 0, "group": ("head", "all"), "eps": 1e-6, "offset": 0.0},
     infer=settle,
     examples=[
         {"qkv": (2, 7, 48), "heads": 2},
-        {"qkv": (2, 5, 8 * 6), "heads": 4, "kv_heads": 2, "group": "all", "eps": 0.3},
+        {"qkv": (2, 5, 8 * 6), "heads": 4, "kv_heads": 2, "group": "all", "eps": 0.3, "offset": 1.0},
         {"qkv": (3, 6 * 33), "heads": 2, "kv_heads": 2, "eps": 0.3},
+        {"qkv": (3, 4 * 12), "heads": 2, "kv_heads": 1, "q_weight": False, "k_weight": False},
         {"qkv": (1, 7), "heads": 3, "kv_heads": 2, "group": "all"},
         {"qkv": (1, 1, 3), "heads": 1},
         {"qkv": (1, 19 * 64), "heads": 17, "kv_heads": 1, "group": "all"},  # heads and columns beyond any thread block
@@ -58,6 +63,11 @@ def parts(packed, t):
     return q.reshape(-1, t.queries, t.Q), k.reshape(-1, t.keys, t.K), v
 
 
+def factor(weight, t):
+    """What a normed group is multiplied by: (Q,), (K,), or 1 without a weight."""
+    return 1 if weight is None else t.offset + weight
+
+
 class QkNormReference(Reference):
     op = "qk_norm"
     saved = {"rstd": "... queries+keys : acc"}
@@ -73,7 +83,7 @@ class QkNormReference(Reference):
         *outs, copied = parts(t.y, t)
         for x, y, rstd, weight in zip(groups, outs, self.rstds(t), (t.q_weight, t.k_weight), strict=True):
             rstd[...] = 1 / np.sqrt(np.mean(x * x, axis=-1) + t.eps)
-            y[...] = x * rstd[..., None] * weight
+            y[...] = x * rstd[..., None] * factor(weight, t)
         copied[...] = values
 
     def backward(self, t):
@@ -82,9 +92,10 @@ class QkNormReference(Reference):
         *above, dvalues = parts(t.dy, t)
         *below, copied = parts(dqkv, t)
         for x, dy, dx, rstd, name in zip(groups, above, below, self.rstds(t), ("q_weight", "k_weight"), strict=True):
-            n, dn = x * rstd[..., None], dy * getattr(t, name)
+            n, dn = x * rstd[..., None], dy * factor(getattr(t, name), t)
             dx[...] = rstd[..., None] * (dn - n * np.mean(dn * n, axis=-1, keepdims=True))
-            t.add("d" + name, (dy * n).sum((0, 1)))
+            if getattr(t, name) is not None:
+                t.add("d" + name, (dy * n).sum((0, 1)))
         copied[...] = dvalues
         t.add("dqkv", dqkv)
 
@@ -103,8 +114,8 @@ class QkNormReference(Reference):
         group = at - before if tensor == "rstd" else (at - start) // width
         parts = {"qkv": (*row, slice(start + group * width, start + (group + 1) * width))}
         weight = "q_weight" if query else "k_weight"
-        if tensor == "y":
-            parts[weight] = ((at - start) % width,)
         if tensor == "dqkv":
-            parts |= {"dy": parts["qkv"], "rstd": (*row, before + group), weight: (slice(None),)}
+            parts |= {"dy": parts["qkv"], "rstd": (*row, before + group)}
+        if getattr(t, weight) is not None and tensor != "rstd":
+            parts[weight] = ((at - start) % width,) if tensor == "y" else (slice(None),)
         return parts

@@ -22,6 +22,7 @@ import tomli
 from page_commands import CONTRIBUTING, PLUGINS, READING, README, ROOT, VIEW, commands, fenced, in_order
 
 from core import cli, hooks
+from core.cache import cache_folder
 from core.config import load_config
 from core.graph import load_model
 from core.loader import load_registry
@@ -42,11 +43,14 @@ NOT_RUN = {
     "pip install -e .[test]": "the tests run in what it made; .ci/run runs it",
     "pip install -e ./rms": "it would change the environment; a folder as an installer leaves it stands for it",
     "pip install ./rms": "the same",
+    "pip install -e .[mpi]": "the extra test has the same",
+    "torchrun --nproc_per_node 8 --no-python core train configs/gpt2_124m.toml": "GPUs; tests/ranks/nccl joins",
     "pytest -n auto": "it is what runs this test",
 }
 
 # Commands within README's sentences: how they are run behind those of its blocks, or the file of tests that runs them.
 IN_SENTENCES = {
+    "core learn": "core learn",
     "core doctor": "core doctor",
     "core models": "core models",
     "core runs": "core runs",
@@ -55,11 +59,11 @@ IN_SENTENCES = {
     "core bench CONFIG": "tests/runs/test_bench.py",
     "core tune CONFIG": "tests/runs/test_tune.py",
     "core chat": "tests/runs/test_chat.py",
-    "core check": "tests/sim/test_check.py",
+    "core check": "tests/sim/test_check_command.py",
     "core eval": "tests/runs/test_eval.py",
     "core get": "tests/runs/test_get.py",
     "core judge": "tests/sim/test_judge_process.py",
-    "core plan": "tests/runs/test_cli.py",
+    "core plan": "tests/runs/cli/test_cli.py",
     "core sim": "tests/sim/test_core_sim.py",
     "core trace": "tests/sim/test_trace.py",
     "core view": "tests/view/test_page.py",
@@ -86,9 +90,13 @@ def write(folder: Path, name: str, text: str) -> None:
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for all, so that the builtin text is prepared once, and no verdict of another day counts."""
+    """One cache for all, so that the builtin text is prepared once, and no verdict of another day counts. Compiled
+    kernels are those of the other tests."""
     folder = tmp_path_factory.mktemp("cache")
     stored_machine.put(folder)
+    kernels = cache_folder() / "kernels"
+    kernels.mkdir(parents=True, exist_ok=True)
+    (folder / "kernels").symlink_to(kernels, target_is_directory=True)
     return folder
 
 
@@ -99,7 +107,7 @@ def workplace(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> P
         shutil.copytree(ROOT / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CORELM_CACHE", str(cache))
-    monkeypatch.setenv("CORELM_PLUGINS", "")
+    monkeypatch.setenv("CORELM_PLUGINS", "course")  # of the shipped ones, that of `core learn`
     monkeypatch.setattr("sys.stdin", io.StringIO("What does it do?\n"))  # for core chat
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # `auto` is to be the cpu, on a machine with a GPU too
     return tmp_path
@@ -115,12 +123,23 @@ def run(words: list[str], capfd: pytest.CaptureFixture[str]) -> str:
         code = cli.run(smaller(words)[1:])
         out, err = capfd.readouterr()
     else:
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        module = [sys.executable, "-m", *words]
+        as_root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+        environment = os.environ | as_root | {"PYTHONPATH": str(ROOT)}
+        if words[0] == "mpiexec":
+            del environment["CORELM_PLUGINS"]  # the engine is a shipped plugin
+        module = [sys.executable, "-m", *words] if words[0] != "mpiexec" else launching(words)
         done = subprocess.run(module, capture_output=True, text=True, timeout=300, env=environment)
         code, out, err = done.returncode, done.stdout, done.stderr
     assert code == 0, f"{shlex.join(words)} exits with {code}\n{out}\n{err}"
     return out + err
+
+
+def launching(words: list[str]) -> list[str]:
+    """mpiexec -n N core ..., smaller, on a machine with fewer cores than ranks too."""
+    at = words.index("core")
+    ranks = int(words[at - 1])
+    command = [*smaller(words[at:]), f"--set=train.tokens_per_step={64 * ranks}"]
+    return [words[0], "--oversubscribe", "--bind-to", "none", *words[1:at], sys.executable, "-m", *command]
 
 
 # --- commands ---------------------------------------------------------------------------------------------------

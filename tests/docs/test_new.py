@@ -16,13 +16,15 @@ import tomli
 from core.plugins.mutants.suite import run_mutants
 
 import core.cli as cli
+from core.dtypes import C_TYPES
 from core.graph import load_model
 from core.kernels.nvrtc import SIMULATED, compile_all
 from core.loader import load_registry
 from core.op import Reference
-from core.testing import check_op
+from core.testing import check_variant
 from core.testing.compiles import launches_of
-from core.testing.trials import trials_of
+from core.testing.puzzle import prove
+from core.testing.trials import all_trials, trials_of
 
 ROOT = Path(__file__).parents[2]
 REGISTRY = load_registry(only=())
@@ -70,10 +72,20 @@ def next_commands(out):
 # --- what is written works -------------------------------------------------------------------------------------------
 
 
+def test_a_new_course_is_listed_starts_and_keeps_its_promises(capsys):
+    listed, start, proof = next_commands(printed(capsys, "new", "course", "mine"))
+    assert "01_squares  15 min  0 of 1  Squares" in printed(capsys, *listed)
+    assert "core learn check p01 --course mine --plugin ./mine" in printed(capsys, *start)
+    assert "YOUR TURN" in Path("course/p01_square.cu").read_text("utf-8") and proof[:2] == ["learn", "prove"]
+    proofs = list(prove(Path("mine/puzzles/p01_square.py"), here=True))
+    assert len(proofs) == 6 and all(one.holds for one in proofs)
+    assert "prove(path, here=True)" in Path("mine/test_mine.py").read_text("utf-8")
+
+
 def test_a_new_op_passes_its_check_trains_and_has_a_test(capsys):
     check, train, simulated = next_commands(printed(capsys, "new", "op", "soft_step"))
     out = printed(capsys, *check, "--no-time")
-    assert "soft_step.reference" in out and "soft_step.naive  (sim; f32, bf16)" in out and "compile " in out
+    assert "soft_step.reference" in out and "soft_step.naive  (sim; f32, bf16, fp16)" in out and "compile " in out
     out = printed(capsys, *train, *(f"--set={key}" for key in SMALLEST))
     assert re.search(r"^ +soft_step +reference +1 ", out, re.M) and "step 1/1 | loss" in out
     assert simulated[-4:] == ["--device", "sim", "--set", "train.steps=2"]
@@ -81,11 +93,11 @@ def test_a_new_op_passes_its_check_trains_and_has_a_test(capsys):
 
 
 def test_a_new_variant_is_a_copy_that_passes_and_trains_in_the_simulator(capsys):
-    check, train = next_commands(printed(capsys, "new", "variant", "gelu", "mine"))
+    check, train = next_commands(printed(capsys, "new", "variant", "add", "mine"))  # the kernel that compiles fastest
     assert "1 of 1 variants passed" in printed(capsys, *check, "--no-time")
     out = printed(capsys, *train, *(f"--set={key}" for key in SMALLEST))
-    assert re.search(r"^ +gelu +mine +1 ", out, re.M) and "step 1/1 | loss" in out
-    assert 'op, name = "gelu", "mine"' in Path("mine/gelu.py").read_text("utf-8")
+    assert re.search(r"^ +add +mine +", out, re.M) and "step 1/1 | loss" in out
+    assert 'op, name = "add", "mine"' in Path("mine/add.py").read_text("utf-8")
 
 
 def test_a_forward_alone_takes_the_rest_from_its_base(capsys):
@@ -94,7 +106,8 @@ def test_a_forward_alone_takes_the_rest_from_its_base(capsys):
     assert "def forward" in mine and "def backward" not in mine and 'base = "naive"' in mine
     sources, base = load_registry(["mine"]).variant("gelu", "mine").sources, REGISTRY.variant("gelu", "naive")
     assert [p.parent.name for p in sources["forward"]] == ["mine"] and sources["backward"] == base.sources["backward"]
-    assert check_op("gelu.mine", plugins=["mine"]).passed
+    registry = load_registry(["mine"])
+    assert check_variant(registry.op("gelu"), registry.variant("gelu", "mine"), registry, archs=()).passed
 
 
 @pytest.mark.parametrize("op", sorted({op for op, _ in COPIED}))
@@ -104,17 +117,16 @@ def test_every_variant_can_be_copied_and_its_kernels_compile(op, capsys):
         printed(capsys, "new", "variant", op, "mine", "--from", name, "--out", folder)
         registry = load_registry([folder])
         made = registry.variant(op, "mine")
-        assert made.priority < 0, "a copy in work is taken only when asked for"
+        assert made.priority < 0, "a copy in work is taken only by name"
         if made.device == "cpu":
             continue
-        trials, _ = trials_of(registry.op(op), made, registry)
-        launched = dict.fromkeys(launch.kernel for launch in launches_of(trials))
-        kernels = [k for k in launched if ("ELEM_BF16", int("f32" not in made.dtypes)) in k.defines]
+        launched = dict.fromkeys(launch.kernel for launch in launches_of(all_trials(registry.op(op), made, registry)))
+        kernels = [k for k in launched if ("ELEM", C_TYPES[made.dtypes[0]]) in k.defines]
         copied = {k.source.resolve().is_relative_to(Path(folder).resolve()) for k in kernels}
         assert True in copied and (made.base or copied == {True}), (
             "kernels of the copy are in its folder, those of `base` in its own"
         )
-        one_of_each = {k.name: k for k in kernels}.values()
+        one_of_each = {k.source: k for k in kernels}.values()  # of each file, all of which is compiled
         for kernel, compiled in zip(one_of_each, compile_all((k, SIMULATED) for k in one_of_each), strict=True):
             assert kernel.name in compiled.names
 
@@ -132,11 +144,12 @@ def test_a_copied_forward_launches_kernels_that_it_has(op, base, capsys, monkeyp
         assert kernel.name in compiled.names
 
 
-def test_a_copy_of_kernels_from_two_files_has_both_since_each_is_compiled_with_macros_of_its_own(capsys):
+def test_a_copy_of_kernels_from_many_files_has_all_since_each_is_compiled_with_macros_of_its_own(capsys):
     printed(capsys, "new", "variant", "attention", "mine", "--from", "flash", "--out", "two")
-    assert {path.name for path in Path("two").glob("*.cu*")} == {"attention_flash.cu", "attention.cu"}
+    names = ["attention_flash.cu", "attention_flash_backward.cu", "attention.cu"]
+    assert {path.name for path in Path("two").glob("*.cu*")} == {*names, "attention_flash.cuh"}
     sources = load_registry(["two"]).variant("attention", "mine").sources["forward"]
-    assert [path.name for path in sources] == ["attention_flash.cu", "attention.cu"]
+    assert [path.name for path in sources] == names
 
 
 def test_a_new_plugin_passes_trains_from_its_config_and_is_a_distribution_with_all_its_files(capsys):

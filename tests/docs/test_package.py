@@ -18,6 +18,7 @@ import view_pages
 from core.loader import load_registry
 
 ROOT = Path(__file__).parents[2]
+one_browser = view_pages.one_browser
 FOLDERS = ("core", "ops", "models", "plugins", "configs")
 ESSENTIALS = ("pyproject.toml", "README.md", "LICENSE")
 
@@ -125,6 +126,16 @@ def test_the_installed_command_lists_what_the_checkout_lists(installed: Path, tm
     assert {name: record["brings"] for name, record in listed.items()} == {n: p.brings for n, p in here.items()}
     assert Path(listed["ops"]["path"]) == installed / "core" / "ops"
     assert Path(listed["llama"]["path"]) == installed / "core" / "plugins" / "llama"
+
+
+def test_the_course_is_taken_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+    code = (
+        "import core.cli; run = core.cli.run; codes = [run(['learn', 'show', '9']), run(['learn', 'start', 'p01']), "
+        "run(['learn', 'check', 'p01'])]; assert codes == [0, 0, 1], codes"
+    )
+    out = run(installed, code, tmp_path, CORELM_PLUGINS="course")
+    assert "# 9. First kernels" in out and "written   no   y[0] is not written" in out
+    assert "YOUR TURN" in (tmp_path / "course/p01_guard.cu").read_text("utf-8")
 
 
 def test_a_page_of_core_view_is_drawn_from_the_wheel(installed: Path, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_the_readme_leads_to_every_page() -> None:
 @pytest.mark.parametrize("page", [p for p in (README, CONTRIBUTING, READING, IDEA) if p.exists()], ids=lambda p: p.stem)
 def test_every_file_that_the_page_names_exists(page: Path) -> None:
     folders = "core|ops|models|configs|tests|docs|benchmarks"
-    named = re.findall(rf"(?<![\w./])((?:{folders})/[\w./]*)", page.read_text("utf-8"))
+    named = re.findall(rf"(?<![\w./])((?:{folders})/[\w./-]*)", page.read_text("utf-8"))
     assert not [name for name in named if not (ROOT / name.rstrip(".")).exists()]
 
 

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from parsed import nodes_of
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDERS = ("core", "docs", "benchmarks", "ops", "plugins")
@@ -102,6 +103,27 @@ def test_no_page_has_a_pattern_of_the_old_dialect(pattern: str) -> None:
     assert not places, f"an expert writes: {DIALECT[pattern]}"
 
 
+def comments(path: Path) -> str:
+    """The comments of a kernel or a TOML file, each in its line."""
+    mark = "#" if path.suffix == ".toml" else "//"
+    lines = path.read_text("utf-8").splitlines()
+    return "\n".join(line.partition(mark)[2] if mark in line else "" for line in lines)
+
+
+@cache
+def commented() -> dict[str, str]:
+    """name -> comments of every kernel, model and config."""
+    folders = ("core", "ops", "plugins", "models", "configs")
+    paths = [p for folder in folders for p in (ROOT / folder).rglob("*") if p.suffix in (".cu", ".cuh", ".toml")]
+    return {str(path.relative_to(ROOT)): comments(path) for path in paths}
+
+
+@pytest.mark.parametrize("pattern", DIALECT)
+def test_no_comment_of_a_kernel_a_model_or_a_config_has_a_pattern_of_the_old_dialect(pattern: str) -> None:
+    places = [f"{name}:{place}" for name, text in commented().items() for place in dialect(pattern, text)]
+    assert not places, f"an expert writes: {DIALECT[pattern]}"
+
+
 def test_the_dialect_is_recognised_in_sentences_and_not_in_code() -> None:
     text = "Held\nto what it says.\n\n    core check --against\n\n```sh\nwhat\n```\n`says` [a](what.md) What is it?\n"
     assert {p: places for p in DIALECT if (places := dialect(p, prose(text)))} == {
@@ -111,12 +133,67 @@ def test_the_dialect_is_recognised_in_sentences_and_not_in_code() -> None:
     }
 
 
+# Patterns of the old dialect in messages, help and labels, besides those of pages.
+IN_MESSAGES = {
+    r"(?<!there\s)(is|are) no (?!longer|more|less|larger|smaller|such)\w+": "is not a ...",
+    r"ours": "corelm's",
+    r"wants?": "needs",
+}
+
+
+def messages(tree: ast.AST) -> list[tuple[int, str]]:
+    """(line, text) of every string of several words that is no docstring; code in backquotes left out."""
+    statements = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    strings = [n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    texts = [(n.lineno, re.sub(r"`[^`]*`", " ", n.value)) for n in strings if id(n) not in statements]
+    return [(line, text) for line, text in texts if " " in text.strip()]
+
+
+@cache
+def messages_of_the_core() -> list[tuple[str, str]]:
+    """(file:line, text) of core/ and the plugins; the course has sentences of its own, and tests have programs."""
+    inside = [p for folder in ("core", "plugins") for p in sorted((ROOT / folder).rglob("*.py"))]
+    paths = [p for p in inside if not {"tests", "course"} & set(p.parts)]
+    rows = [(p, line, text) for p in paths for line, text in messages(ast.parse(p.read_text("utf-8")))]
+    return [(f"{p.relative_to(ROOT)}:{line}", text) for p, line, text in rows]
+
+
+@pytest.mark.parametrize("pattern", {**DIALECT, **IN_MESSAGES})
+def test_no_message_has_a_pattern_of_the_old_dialect(pattern: str) -> None:
+    places = [f"{place}: {text!r}" for place, text in messages_of_the_core() if dialect(pattern, text)]
+    assert not places, f"an expert writes: {({**DIALECT, **IN_MESSAGES})[pattern]}"
+
+
+def test_messages_are_strings_of_several_words_and_no_docstrings() -> None:
+    tree = ast.parse('"""What."""\nX = "what"\nraise E(f"{x} is no list", hint="`what is`, what is")\n')
+    assert [text for _, text in messages(tree)] == [" is no list", " , what is"]
+    assert [bool(dialect(p, " is no list")) for p in IN_MESSAGES] == [True, False, False]
+
+
+# Docstrings of core/ with the words of pages: their number may only fall.
+DOCSTRINGS = 62
+
+
+def docstrings(path: Path) -> str:
+    """The docstrings of a module, its classes and functions, a blank line between two; code in backquotes left out."""
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef
+    nodes = [n for n in nodes_of(path) if isinstance(n, kinds)]
+    return re.sub(r"`[^`]*`", " ", "\n\n".join(ast.get_docstring(n) or "" for n in nodes))
+
+
+def test_docstrings_of_the_core_lose_the_old_dialect() -> None:
+    texts = {str(p.relative_to(ROOT)): docstrings(p) for p in sorted((ROOT / "core").rglob("*.py"))}
+    counts = {name: sum(len(dialect(pattern, text)) for pattern in DIALECT) for name, text in texts.items()}
+    worst = sorted(counts.items(), key=lambda row: -row[1])[:10]
+    assert sum(counts.values()) <= DOCSTRINGS, f"{sum(counts.values())}, most of them in {worst}"
+
+
 # Names that say nothing about the thing named, as a class, a field or a method. Keys of JSON stay.
 VAGUE = {"found", "told", "against", "asked", "kept", "apart", "what", "meanwhile"}
 JSON_KEYS = {("Diagnosis", "what"), ("Diagnosis", "found"), ("Cause", "what"), ("Counts", "asked")}
 ROOMS = (
     "cli", "config", "data", "device", "devices", "engine", "generate", "graph", "interop", "judge", "kernels",
-    "measure", "op", "plan", "ranks", "registry", "sim", "testing", "tokenizers", "train", "view",
+    "learning", "measure", "op", "plan", "ranks", "registry", "sim", "testing", "tokenizers", "train", "view",
 )  # fmt: skip
 
 
@@ -124,7 +201,7 @@ def vague_names(folder: Path) -> list[str]:
     """file: name of each class, class's field and method of a folder whose name is vague."""
     names = []
     for path in sorted(folder.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in nodes_of(path):
             if not isinstance(node, ast.ClassDef):
                 continue
             inside = [n.target.id for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
@@ -153,7 +230,7 @@ VAGUE_LOCALS = {"found", "given", "known", "asked", "kept", "what", "told"}
 
 def vague_locals(path: Path) -> list[str]:
     """file:line: name of each parameter and local name of a function that is vague."""
-    functions = [n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.FunctionDef | ast.Lambda)]
+    functions = [n for n in nodes_of(path) if isinstance(n, ast.FunctionDef | ast.Lambda)]
     inside = {id(n): n for function in functions for n in ast.walk(function)}.values()
     args = [(n.lineno, n.arg) for n in inside if isinstance(n, ast.arg)]
     names = [(n.lineno, n.id) for n in inside if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]

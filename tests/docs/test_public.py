@@ -17,9 +17,10 @@ import core.interop
 import core.judge
 import core.sim
 import core.testing
+import core.testing.puzzle
 from core.hooks import SPECS
 
-MODULES = (core, core.sim, core.testing, core.interop, core.judge)
+MODULES = (core, core.sim, core.testing, core.interop, core.judge, core.testing.puzzle)
 SHAPE = re.compile(r"\([^()]*,\)|\([^()]+, [^()]+\)|\.\.\.|any shape|same shape|leading dims|flat|bytes")
 DTYPE = re.compile(r"\b(f32|f64|bf16|u8|i32|i64|bool|dtype|float|integers?|bytes)\b")
 ARRAY = re.compile(r"\b(Array|ndarray|ArrayLike|NDArray)\b")

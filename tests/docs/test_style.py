@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,28 @@ def test_style(command: list[str]) -> None:
         pytest.skip(f"{command[0]} is not installed: pip install -e '.[dev]'")
     done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+TEXTS = {".c", ".cu", ".cuh", ".css", ".h", ".in", ".js", ".json", ".md", ".py", ".toml"}
+
+
+def conflicts(path: Path) -> Iterator[str]:
+    """file:line of each mark that an unresolved merge leaves."""
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        if re.match(r"(<{7}|>{7}|\|{7}) ", line):
+            yield f"{path}:{number}"
+
+
+def test_no_file_has_marks_of_a_merge() -> None:
+    folders = ("benchmarks", "configs", "core", "docs", "models", "ops", "plugins", "tests")
+    inside = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in TEXTS]
+    assert not [place for path in (*ROOT.glob("*.*"), *inside) if path.suffix in TEXTS for place in conflicts(path)]
+
+
+def test_marks_of_a_merge_are_found(tmp_path: Path) -> None:
+    file = tmp_path / "a.md"
+    file.write_text("<" * 7 + " HEAD\na\n" + "=" * 7 + "\nb\n" + ">" * 7 + " c0ffee (A change)\n")
+    assert [place.rpartition(":")[2] for place in conflicts(file)] == ["1", "5"]
 
 
 LINES = 50  # of a function, from `def` to its last line

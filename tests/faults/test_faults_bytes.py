@@ -53,7 +53,7 @@ def shard(count: int = 4 * BLOCK // 2, seed: int = 0) -> Path:
 def rotting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bits that rot on a disk change no time of the file: here, neither does a write."""
     monkeypatch.setattr(digests, "mark_of", lambda path: [os.stat(path).st_size, 0, 0])
-    monkeypatch.setattr("core.data.source.mark_of", lambda path: [os.stat(path).st_size, 0, 0])
+    monkeypatch.setattr("core.data.unchanged.mark_of", lambda path: [os.stat(path).st_size, 0, 0])
 
 
 def overwrite(path: Path, at: int, data: bytes) -> None:
@@ -67,7 +67,7 @@ def overwrite(path: Path, at: int, data: bytes) -> None:
 
 def drawn(source: TokenSource) -> Iterator[Any]:
     for step in range(source.sequences):
-        yield source.batch(step)
+        yield tuple(source.batch(step).values())
 
 
 @pytest.mark.parametrize("sidecars", ["both", "sha256 alone", "none"])
@@ -153,9 +153,9 @@ def test_a_shard_that_is_replaced_during_a_run_is_seen_by_its_next_epoch(how: st
 def test_a_shard_that_was_only_copied_back_during_a_run_is_the_same() -> None:
     path = shard(count=20 * 1024 + 1)
     source = TokenSource([path], 1, 1024)
-    before = [source.batch(step)[0].tolist() for step in range(20)]
+    before = [source.batch(step)["tokens"].tolist() for step in range(20)]
     path.write_bytes(path.read_bytes())
-    assert sorted(source.batch(step)[0].tolist() for step in range(20, 40)) == sorted(before)
+    assert sorted(source.batch(step)["tokens"].tolist() for step in range(20, 40)) == sorted(before)
 
 
 def test_a_change_of_one_byte_before_a_resume_is_seen() -> None:

@@ -15,9 +15,9 @@ import small_run
 
 from core import cache
 from core.cache import writing
-from core.data.prepare import token_pieces
 from core.data.shards import Shard
 from core.data.text_files import text_document
+from core.data.text_pieces import token_pieces
 from core.tokenizers.byte_pairs import bytes_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,9 +13,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import os_calls  # noqa: E402
-from os_calls import Where  # noqa: E402
+from traced_calls import AVAILABLE, Where  # noqa: E402
 
-pytestmark = pytest.mark.skipif(not os_calls.AVAILABLE, reason="ptrace of Linux on x86-64")
+pytestmark = pytest.mark.skipif(not AVAILABLE, reason="ptrace of Linux on x86-64")
 
 # what is done -> where, the error (0: a kill), the exit code
 SAMPLE = {

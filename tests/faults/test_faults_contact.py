@@ -79,13 +79,13 @@ def core(here: Path, *words: str, code: int = 0, **faults: str) -> str:
 
 
 FAULTS = {
-    "STUB_WRONG": "shared_backward",
+    "STUB_WRONG": "onepass_backward",
     "STUB_HANGS": "vector_dx",
     "STUB_REFUSES": "vector_pass",
     "STUB_STRAYS": "sorted_sums",
 }
 FINDINGS = {
-    "layernorm.shared": "gradient: dx: relative error",
+    "layernorm.onepass": "gradient: dx: relative error",
     "gelu.vector": "a launch did not end within 12 s: gelu.vector backward, kernel vector_dx (",
     "add.vector": "the driver refuses to launch add.vector backward, kernel vector_pass (",
     "embedding.sorted": "(CUDA_ERROR_ILLEGAL_ADDRESS) in embedding.sorted backward, kernel sorted_sums (",

@@ -152,7 +152,7 @@ def test_bytes_that_change_on_the_way(hub, here, capsys):
     true = hub.describe(NAMES[0])
     hub.files[NAMES[0]] = b"\0" + hub.files[NAMES[0]][1:]
     hub.change = {"lfs": true["lfs"]}
-    assert "the hub says" in get(capsys)
+    assert "the hub has" in get(capsys)
     assert not list((here / "data").glob("*.bin")) and not list((here / "data/.partial").iterdir())
 
 

@@ -49,6 +49,15 @@ READ: dict[tuple[str, str], tuple[str, ...]] = {
     ("eval", "run"): ("eval @ --device cpu",),
     ("eval", "--data"): ("eval runs/a --device cpu --data @.bin", "eval runs/a --device cpu --data @.txt"),
     ("eval", "--hellaswag"): ("eval runs/a --device cpu --hellaswag @.bin",),
+    ("lora save", "path"): ("lora save @ --out o",),
+    ("lora merge", "path"): ("lora merge @ --out o",),
+    ("lora apply", "path"): ("lora apply @ a --out o",),
+    ("lora apply", "adapter"): ("lora apply runs/a @ --out o",),
+    ("dpo save", "path"): ("dpo save @ --out o",),
+    ("learn check", "file"): ("learn check p01_guard @.cu",),
+    ("learn start", "--into"): ("learn start p01_guard --into @",),
+    ("learn check", "--into"): ("learn check p01_guard --into @",),
+    ("learn notebook", "--into"): ("learn notebook 1 --into @",),
     ("runs diff", "a"): ("runs diff @ runs/a",),
     ("runs diff", "b"): ("runs diff runs/a @",),
     ("runs plot", "runs"): ("runs plot @",),
@@ -72,6 +81,7 @@ READ: dict[tuple[str, str], tuple[str, ...]] = {
     ("get gpt2", "--out"): ("get gpt2 --out @",),
     ("get hellaswag", "--out"): ("get hellaswag --out @",),
     ("new op", "--out"): ("new op foo --out @",),
+    ("new course", "--out"): ("new course foo --out @",),
     ("new model", "--out"): ("new model foo --out @",),
     ("new plugin", "--out"): ("new plugin foo --out @",),
     ("new variant", "--out"): ("new variant gelu foo --out @",),
@@ -83,11 +93,18 @@ READ: dict[tuple[str, str], tuple[str, ...]] = {
     ("plugins", "--plugin"): ("plugins --plugin @.py", "plugins --plugin @"),
 }  # fmt: skip
 FOLDERS = {("sim", "--out"), ("data prepare", "--out"), ("train", "--out")}  # may be there already
-ELSEWHERE = {"--plugin", "--set"}  # of other verbs: read by the same code as those of `train`
+ELSEWHERE = {  # of other verbs: read by the same code as those of a verb in the table
+    "--plugin", "--set",
+    *((f"learn {verb}", "--into") for verb in ("hint", "list", "prove", "report", "show", "solution")),
+    *((f"learn {verb}", "--into") for verb in ("pictures", "table")),
+}  # fmt: skip
 NO_FILE = {
     "--prompt", "--stop", "--system", "--field", "--separator", "--shape", "--against", "--arch", "--value", "--name",
     "--node", "--lens", "--kernel",
     "--base", "node", "name", "names", "op", "ids", "text", ("check", "target"), "--device", ("trace", "what"),
+    "puzzle", "puzzles", "lesson", "lessons", "--course", ("bench", "--gpu"),
+    ("lora save", "--out"), ("lora merge", "--out"), ("dpo save", "--out"),  # of a run without adapters: refused before
+    ("lora apply", "--out"),
     ("sim", "kernel"), ("sim", "--grid"), ("sim", "--block"), ("sim", "--get"), ("sim", "-I"), ("sim", "-D"),
     ("new variant", "--from"), ("tune", "--write-defaults"),  # the last is for a GPU: refused before it is looked at
 }  # fmt: skip

@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -239,6 +240,8 @@ def test_a_list_of_runs_reads_no_links(trained: Path) -> None:
 @pytest.mark.parametrize("there", [True, False], ids=["folder", "dangling"])
 def test_a_crash_folder_takes_the_place_of_a_link(name: str, there: bool) -> None:
     class Engine:
+        graph = SimpleNamespace(roles={})
+
         def parameters(self) -> dict[str, Any]:
             return {}
 

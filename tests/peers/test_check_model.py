@@ -73,7 +73,7 @@ def test_a_cache_that_decodes_something_else_is_found(
     engine = case.engine()
     session = engine.session(2, 13)
     feed = type(session).feed
-    monkeypatch.setattr(type(session), "feed", lambda self, tokens: feed(self, (tokens + 1) % 37))
+    monkeypatch.setattr(type(session), "feed", lambda self, tokens, *counts: feed(self, (tokens + 1) % 37, *counts))
     with pytest.raises(CheckFailed, match="decoding token 5"):
         case.check(())
 

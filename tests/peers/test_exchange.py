@@ -85,6 +85,23 @@ def test_bf16_is_rounded_to_the_nearest_and_read_back_exactly(here, registry):
         np.testing.assert_array_equal(params[name], foreign.bf16(value)[1])
 
 
+def test_fp16_is_rounded_to_the_nearest_and_transformers_has_the_same_bits(here, registry, capsys):
+    out = export(foreign.hf_folder(here / "hf"), "hf", here / "out", registry, "fp16")
+    assert json.loads((out / "config.json").read_text())["torch_dtype"] == "float16"
+    core_command(capsys, "import", out, "imported")
+    params = core.load("imported").params
+    for name, value in OURS.items():
+        np.testing.assert_array_equal(params[name], value.astype(np.float16))
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.GPT2LMHeadModel.from_pretrained(out, torch_dtype="auto")
+    assert theirs.dtype == torch.float16
+    for name, value in foreign.hf_tensors().items():
+        np.testing.assert_array_equal(theirs.state_dict()[name].numpy(), value.astype(np.float16))
+    found = theirs.float()(torch.from_numpy(BATCH["tokens"].astype(np.int64))).logits.detach().numpy()
+    assert np.abs(found - core.load(out).logits(BATCH["tokens"])).max() < 1e-4
+
+
 def test_transformers_loads_our_export_and_gives_our_logits(here, registry, capsys):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
@@ -144,7 +161,7 @@ def test_what_is_ours_already_is_not_imported_and_what_is_there_not_overwritten(
     core_command(capsys, "import", folder, "imported")
     before = sorted(here.rglob("*"))
     printed = core_command(capsys, "import", "imported", "again", code=2)
-    assert "ours need no import" in printed.err
+    assert "checkpoints of corelm need no import" in printed.err
     for words in (("import", folder, "imported"), ("export", "imported", "--to", "hf", "--out", "hf")):
         assert "exists already; nothing was changed" in core_command(capsys, *words, code=2).err
     assert "a model without weights" in core_command(

@@ -140,7 +140,7 @@ def test_a_template_sees_what_transformers_gives_it(tmp_path):
     config = {**CONFIG, "bos_token": None, "add_bos_token": True, "chat_template": SEEN}
     folder = write_tokenizer(tmp_path / "t", config=config)
     chat = [{"role": "user", "content": "été <b>"}]
-    got = read_folder(folder)._written(chat, add_generation_prompt=True)
+    got = read_folder(folder).written(chat, add_generation_prompt=True)
     assert got == 'FalseTrueTrueTrue[{"content":"été <b>","role":"user"}]False'
     transformers = pytest.importorskip("transformers")
     theirs = transformers.PreTrainedTokenizerFast.from_pretrained(folder)

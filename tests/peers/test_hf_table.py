@@ -195,7 +195,7 @@ TABLES = {
     "both from and rows": ('"h.{i}.qkv.weight" = { from = "a", rows = ["a"] }', ['either "from" or "rows"']),
     "neither": ('"h.{i}.qkv.weight" = { transpose = true }', ['either "from" or "rows"']),
     "a size that is none": ('"h.{i}.qkv.weight" = { rows = ["a"], sizes = [true] }', ["the rows of each"]),
-    "two of one name": ('"h.{i}.qkv.weight" = "same"', ['two parameters want the tensor "transformer.same"']),
+    "two of one name": ('"h.{i}.qkv.weight" = "same"', ['two parameters map to the tensor "transformer.same"']),
 }
 
 

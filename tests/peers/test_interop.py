@@ -1,4 +1,4 @@
-"""Hugging Face folders and llm.c's files: read to the last number, or refused with the reason."""
+"""Hugging Face folders: read to the last number, or refused with the reason."""
 
 from __future__ import annotations
 
@@ -6,33 +6,32 @@ import json
 import pickle
 import shutil
 import struct
-from functools import partial
 
-import foreign_exports
-import foreign_files as foreign
 import numpy as np
 import pytest
 import safetensors.numpy
 from core.plugins.huggingface import folder as huggingface
 from core.plugins.huggingface.rules import names as huggingface_names
+from read_weights import (
+    BATCH,
+    CONFIG,
+    CONV1D,
+    DIMS,
+    GOLD,
+    OURS,
+    bf16,
+    hf_folder,
+    hf_tensors,
+    llmc_file,
+    plugin_with,
+    refused,
+    same,
+)
 
 import core
-from core.errors import CheckpointError, CoreError, UsageError
+from core.errors import CoreError, UsageError
 from core.graph import load_model
 from core.interop.weights import read_weights
-
-make, DIMS, OURS, CONFIG, CONV1D = foreign.make, foreign.DIMS, foreign.OURS, foreign.CONFIG, foreign.CONV1D
-hf_tensors, hf_folder, llmc_file, bf16 = foreign.hf_tensors, foreign.hf_folder, foreign.llmc_file, foreign.bf16
-
-GOLD = safetensors.numpy.load_file(foreign.GOLDEN / "gpt2.safetensors")
-BATCH = make.batches(DIMS)[0]
-refused = partial(foreign_exports.refused, kind=CheckpointError)
-
-
-def same(params, expected=OURS):
-    assert set(params) == set(expected)
-    for name, value in expected.items():
-        np.testing.assert_array_equal(params[name], value)
 
 
 @pytest.mark.parametrize("shards", [1, 3])
@@ -208,78 +207,6 @@ def test_a_pickle_is_never_read(tmp_path, name):
     refused(lambda: core.load(folder / name), "never read")
 
 
-# --- rules that GPT-2 does not need ------------------------------------------------------------------------------
-
-SPLIT = """
-extends = "gpt2_124m"
-llmc = false
-[dims]
-B = 1
-T = 4
-S = 8
-V = 50
-P = "pad(V, 8)"
-C = 12
-H = 2
-L = 2
-[block.layer]
-ln_1 = { op = "layernorm", in = "x" }
-[hf]
-architectures = ["SplitModel"]
-prefix = ["", "m."]
-expect = { model_type = ["split"], activation_function = ["absent"], layer_norm_epsilon = ["absent"] }
-ignore = ["extra.*"]
-dims = { C = "sizes.width", H = "sizes.heads", L = "sizes.layers", S = "sizes.positions", V = "sizes.vocabulary" }
-tied = {}
-[hf.params]
-"h.{i}.qkv.weight" = ["h.{i}.q", "h.{i}.k", "h.{i}.v"]
-"h.{i}.qkv.bias" = { rows = ["h.{i}.qb", "h.{i}.kb", "h.{i}.vb"] }
-"x0.weight" = { stack = "e", rows = ["pos.{e}.a", "pos.{e}.b"] }
-"""
-SPLIT_CONFIG = {"architectures": ["SplitModel"], "model_type": "split", "extra": {"x": 1},
-                "sizes": {"width": 12, "heads": 2, "layers": 2, "positions": 8, "vocabulary": 50}}  # fmt: skip
-
-
-def plugin_with(path, text):
-    """A plugin that brings one model, called like its folder."""
-    path.mkdir(exist_ok=True)
-    (path / f"{path.name}.toml").write_text(text)
-    (path / "__init__.py").write_text(
-        "from pathlib import Path\nfrom core import hookimpl\n\n\n@hookimpl\ndef core_models():\n"
-        f"    return [Path(__file__).parent / '{path.name}.toml']\n"
-    )
-    return path
-
-
-@pytest.fixture
-def split(tmp_path):
-    """A plugin with a model whose tensors are split, a folder of its weights, and what they are."""
-    plugin = plugin_with(tmp_path / "split", SPLIT)
-    params = {k: np.array(v) for k, v in core.load("split", plugins=[plugin]).params.items()}
-    tensors = {}
-    for name, value in params.items():
-        if name.endswith("qkv.weight"):
-            tensors |= dict(zip((f"m.{name[:4]}{part}" for part in "qkv"), np.split(value, 3), strict=True))
-        elif name.endswith("qkv.bias"):
-            tensors |= dict(zip((f"{name[:4]}{part}b" for part in "qkv"), np.split(value, 3), strict=True))
-        elif name == "x0.weight":  # (8, 12): eight times 6 + 6 rows of one number
-            for e, row in enumerate(value):
-                tensors |= dict(zip((f"pos.{e}.a", f"pos.{e}.b"), np.split(row, 2), strict=True))
-        else:
-            node, role = name.split(".")[-2:]
-            theirs = name.replace(f".{node}.", f".{CONV1D.get(node, node)}.")
-            tensors[theirs] = value.T if node in CONV1D and role == "weight" else value
-    folder = hf_folder(tmp_path / "folder", {k: np.ascontiguousarray(v) for k, v in tensors.items()}, SPLIT_CONFIG)
-    return plugin, folder, params
-
-
-def test_rows_are_stacked_and_counted_tensors_too(split):
-    plugin, folder, params = split
-    model = core.load(folder, plugins=[plugin])
-    same(model.params, params)
-    assert model.names("hf")["h.1.qkv.weight"] == ("h.1.q", "h.1.k", "h.1.v")
-
-
 def test_a_model_that_inherits_the_mapping_does_not_get_in_the_way(tmp_path, registry):
     folder = hf_folder(tmp_path / "hf")
     act = '[block.layer]\nact = { op = "gelu", in = "fc", approx = "erf" }\n'
@@ -320,57 +247,6 @@ def test_a_gpt2_that_transformers_saved_is_the_same_model(tmp_path, size):
         assert np.linalg.norm(gradient - wanted) < 1e-3 * np.linalg.norm(wanted), name
     greedy = theirs.generate(given[:, :5], max_new_tokens=15, do_sample=False, pad_token_id=0, eos_token_id=None)
     np.testing.assert_array_equal(ours.generate(tokens[:, :5], max_new_tokens=15, temperature=0), greedy.numpy())
-
-
-# --- llm.c -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("padded", [50, 64, 128, 131])
-def test_an_llmc_file_is_the_same_model_whatever_its_padding(tmp_path, padded):
-    model = core.load(llmc_file(tmp_path / "model.bin", padded=padded))
-    same(model.params)
-    assert model.graph.name == "gpt2_124m" and model.graph.dims["P"] == 128
-    np.testing.assert_allclose(model.logits(BATCH["tokens"]), GOLD["logits"], atol=1e-4)
-
-
-def test_an_llmc_file_in_bf16_is_widened_exactly(tmp_path):
-    model = core.load(llmc_file(tmp_path / "model.bin", version=5))
-    same(model.params, {name: bf16(value)[1] for name, value in OURS.items()})
-
-
-def test_the_eleventh_layer_of_an_llmc_file_comes_after_the_tenth(tmp_path):
-    ours = {name: value.astype(np.float32) for name, value in make.weights({**DIMS, "L": 11}).items()}
-    same(core.load(llmc_file(tmp_path / "model.bin", ours=ours, L=11)).params, ours)
-
-
-LLMC = {
-    "version 1": ({"header": {1: 1}}, ["version 1", "3 (all f32), 5 (all bf16)"]),
-    "version 4": ({"header": {1: 4}}, ["version 4"]),
-    "a token shard": ({"header": {0: 20240520}}, ["a shard of tokens"]),
-    "a tokenizer": ({"header": {0: 20240328}}, ["a tokenizer"]),
-    "another architecture": ({"header": {0: 20240803}}, ["no model has the magic 20240803"]),
-    "more layers": ({"header": {4: 3}}, ["and its header describes", "cut short"]),
-    "no layers": ({"header": {4: 0}}, ["number 4, L, is 0"]),
-    "a negative size": ({"header": {6: -24}}, ["number 6, C, is -24"]),
-    "2 billion layers": ({"header": {4: 2**31 - 1}}, ["sizes make no model"]),
-    "a number more": ({"header": {8: 1}}, ["number 8 is 1, expected 0"]),
-    "heads that do not divide": ({"header": {5: 7}}, ["sizes make no model"]),
-    "fewer rows than the vocabulary": ({"padded": 50, "header": {7: 49}}, ["sizes make no model", "rows"]),
-    "bytes behind the end": ({"extra": b"\0\0\0\0"}, ["and its header describes"]),
-}
-
-
-@pytest.mark.parametrize("given, words", LLMC.values(), ids=LLMC)
-def test_an_llmc_file_that_is_none_is_refused(tmp_path, given, words):
-    path = llmc_file(tmp_path / "model.bin", **given)
-    refused(lambda: core.load(path), str(path), *words)
-
-
-def test_a_file_that_ends_in_the_header_or_in_the_data_is_refused(tmp_path):
-    whole = llmc_file(tmp_path / "model.bin").read_bytes()
-    for size, word in ((600, "too short"), (len(whole) - 4, "cut short"), (2, "not a file of a known format")):
-        (tmp_path / "model.bin").write_bytes(whole[:size])
-        refused(lambda: core.load(tmp_path / "model.bin"), word)
 
 
 def test_dims_cannot_contradict_a_file(tmp_path):

@@ -98,7 +98,7 @@ def test_a_tokenizer_of_another_kind_is_not_taken_for_ours_but_left_to_the_libra
         (tmp_path / "tokenizer.json").write_text(damaged)
         refused(lambda: read_folder(tmp_path), "tokenizer.json", kind=DataError)
     odd = Tokenizer("bpe", [*small_bpe().tokens[:256], b"the quick"])
-    refused(lambda: to_tokenizers(odd), "is no merge of two tokens", kind=DataError)
+    refused(lambda: to_tokenizers(odd), "is not a merge of two tokens", kind=DataError)
 
 
 def test_a_tokenizer_is_asked_for_or_said_to_be_missing(here, capsys):

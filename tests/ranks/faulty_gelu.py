@@ -1,7 +1,7 @@
 """A plugin for tests of runs on several ranks: a gelu that goes wrong on one rank, in its fourth call.
 
-FAULT names what happens there: "raise", "exit", "kill", "stop", "hang", "nan", "spike", "term" or "launcher",
-a signal to mpiexec.
+FAULT names what happens there: "raise", "exit", "kill", "stop", "hang", "nan", "spike", "term", or
+"launcher" and "mpiexec", SIGUSR1 and SIGTERM to mpiexec. "late": the rank stops before all have joined.
 """
 
 import os
@@ -35,6 +35,7 @@ FAULTS = {
     "stop": lambda: kill(signal.SIGSTOP),
     "term": lambda: kill(signal.SIGTERM),
     "launcher": lambda: (os.kill(os.getppid(), signal.SIGUSR1), time.sleep(0.5)),
+    "mpiexec": lambda: (os.kill(os.getppid(), signal.SIGTERM), time.sleep(1)),
     "hang": lambda: time.sleep(600),
 }
 
@@ -68,4 +69,6 @@ def backward(x, dy, dx):
 
 
 def core_variants():
+    if os.environ.get("FAULT") == "late" and ON == RANK:  # before all ranks have joined
+        kill(signal.SIGSTOP)
     return [Faulty]

@@ -16,6 +16,7 @@ import numpy as np
 from core.engine import Engine, Settings, gradient_sums
 from core.graph import load_model
 from core.loader import load_registry
+from core.plan.layout import ParameterGroup
 from core.ranks.group import ALONE
 from core.ranks.joining import join
 from core.ranks.launched import launched
@@ -35,6 +36,7 @@ def batch(engine: Engine, number: int) -> dict[str, Any]:
 def main(model: str, out: str, micro_steps: int, settings: dict[str, Any]) -> None:
     registry = load_registry()
     gradient_sums.LEAST, gradient_sums.MOST = settings.pop("parts", None) or (gradient_sums.LEAST, gradient_sums.MOST)
+    settings["groups"] = [ParameterGroup(**group) for group in settings.pop("groups", ())]
     this = launched()
     ranks = join(registry.ranks, registry.device(settings["device"]), this) if this.size > 1 else ALONE
     engine = Engine(load_model(model, registry), registry, Settings(**settings), None, ranks)
@@ -44,6 +46,7 @@ def main(model: str, out: str, micro_steps: int, settings: dict[str, Any]) -> No
         parts = [(step * micro_steps + index) * ranks.size + ranks.rank for index in range(micro_steps)]
         record = engine.step([batch(engine, number) for number in parts], 1e-2)
         numbers |= {f"loss.{step}": record.loss, f"norm.{step}": record.norm}
+        numbers |= {f"loss.{step}.{key}": value for key, value in record.losses.items()}
         if step == 0 and not engine.slices:  # else each rank has the sum of its own slice alone
             numbers |= {f"gradient.{name}": array.copy() for name, array in engine.parameter_gradients()}
     numbers |= {f"parameter.{name}": array.copy() for name, array in engine.parameters().items()}

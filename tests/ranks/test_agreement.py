@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from fake_ranks import Beside, Second
 
+from core import checkpoint
+from core.checkpoint import opening
 from core.engine import Engine, Settings
-from core.errors import NumericsError, UsageError
+from core.errors import CheckpointError, NumericsError, UsageError
 from core.graph import load_model
 from core.loader import load_registry
 from core.plan import TRAIN
 from core.train.agreement import compare, flat, take_choices
 from core.train.replicas import compare_replicas
 from core.train.roll_call import RollCall
+from core.train.verified_together import load_together
 
 OURS = {"the config's train.steps": 4, "source ops/gelu.py": "abc"}
 
@@ -74,6 +78,40 @@ def test_the_first_tensor_that_differs_is_named() -> None:
     theirs = [ours[0], np.nextafter(ours[1], np.float32(2)), ours[2] + 1]
     with pytest.raises(NumericsError, match=r"step 8: parameter ln.weight of rank 1 on b differs from that of rank 0"):
         compare_replicas(Beside(digests(theirs)), 8, zip(names, ours, strict=True))
+
+
+def test_each_rank_hashes_a_part_of_a_checkpoint_and_a_fault_of_one_is_one_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "SMALL", 100)  # bytes: the tensors' files alone are large
+    weights = {"a.weight": np.arange(64.0, dtype=np.float32)}
+    (tmp_path / "checkpoints").mkdir()
+    saved = checkpoint.save(
+        tmp_path / "checkpoints", 3, checkpoint.Contents(weights, {"m": weights}, "", None, {"step": 3})
+    )
+    assert load_together(Beside(said(saved.name)), saved).step == 3
+    for name in (checkpoint.MODEL, checkpoint.OPTIMIZER):
+        whole = (saved / name).read_bytes()
+        (saved / name).write_bytes(whole[:-1] + b"?")
+        seen = [rank for rank in range(3) if fault_of(saved, (rank, 3))]
+        assert len(seen) == 1, name
+        (saved / name).write_bytes(whole)
+    with pytest.raises(CheckpointError, match="the fault of rank 1"):
+        load_together(Beside(said(saved.name, "the fault of rank 1")), saved)
+    with pytest.raises(CheckpointError, match="rank 0 reads step_00000003 of .*, and rank 1 on b step_00000002"):
+        load_together(Beside(said("step_00000002")), saved)
+
+
+def said(path: str, problem: str = "") -> bytes:
+    return json.dumps({"path": path, "problem": problem, "hint": ""}).encode()
+
+
+def fault_of(path: Path, part: tuple[int, int]) -> str:
+    try:
+        checkpoint.load(path, part).release()
+    except CheckpointError as error:
+        return error.message
+    return ""
 
 
 def row(ok: bool, halted: bool = False, seconds: float = 1.0) -> bytes:

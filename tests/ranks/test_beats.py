@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -13,9 +14,10 @@ from core import RanksKind
 from core.departure import depart
 from core.loader import load_registry
 from core.ranks.beats import LAGS, Beat, Heard, Lagging, death, gone, leaves, patience
-from core.ranks.group import UNFINISHED
-from core.ranks.joining import join
+from core.ranks.group import Ranks
+from core.ranks.joining import UNFINISHED, join
 from core.ranks.launched import LaunchedProcess
+from core.ranks.watcher import Watcher
 from core.train.crash import UNKNOWN, Cause, Replay, packed, shared
 
 LIMIT = 5.0
@@ -57,9 +59,9 @@ def test_all_ranks_end_within_the_limit() -> None:
             "of step 4 for 5 s; it is in the update before step 1 for 5 s",
         ),
         ([Heard(ZERO), Heard(replace(TWO, rank=1)), Heard(TWO)],
-         "all 3 ranks wait in all_reduce of step 4 for 5 s: no data comes through"),
+         "all 3 ranks wait in all_reduce of step 4 for 5 s: no data arrives"),
         ([Heard(ZERO), Heard(replace(TWO, rank=1, collective="gather")), Heard(TWO)],
-         "all 3 ranks wait in all_reduce of step 4 and in gather of step 4 for 5 s: no data comes through"),
+         "all 3 ranks wait in all_reduce of step 4 and in gather of step 4 for 5 s: no data arrives"),
     ],
 )  # fmt: skip
 def test_a_rank_that_keeps_the_others_waiting_is_named(beats: list[Heard], said: str) -> None:
@@ -149,3 +151,38 @@ def test_ranks_end_together_unless_all_have_finished() -> None:
     group = join({"nccl": BystanderKind()}, device, this, limit=2.0)
     group.finish()
     depart(3)
+
+
+class Sleeper(Ranks):
+    """Rank 1 of 2, which is stopped for 5 s amid its first look at what others sent. stopped: seconds so far."""
+
+    rank, size, reliable, stopped = 1, 2, True, 0.0
+    looks = 0
+
+    def __init__(self) -> None:
+        self.ended: list[int] = []
+
+    def gather(self, data: bytes) -> list[bytes]:
+        return [data, data]
+
+    def send(self, rank: int, data: bytes) -> None:
+        pass
+
+    def received(self) -> list[bytes]:
+        self.looks += 1
+        self.stopped = 5.0
+        return []
+
+    def abort(self, code: int) -> None:
+        self.ended.append(code)
+
+
+def test_a_rank_that_was_stopped_amid_a_look_judges_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    group, real = Sleeper(), time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: real() + group.stopped)
+    watcher = Watcher(group, 5.0)
+    watcher.begin()
+    while group.looks < 3:
+        time.sleep(0.01)
+    watcher.end()
+    assert group.ended == []

@@ -11,6 +11,7 @@ import pytest
 from faulty_runs import PLUGIN, config_in, ended
 from mpi_runs import NEEDS_MPI, ROOT, environment, mpiexec
 
+from core import cli
 from core.loader import load_registry
 
 TORCHRUN = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
@@ -46,6 +47,18 @@ def test_torchrun_on_the_cpu_is_refused_and_names_mpiexec(tmp_path: Path) -> Non
     assert "torchrun started 2 ranks for a run on the cpu" in done.errors
     assert "mpiexec -n 2" in done.errors
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_command_that_needs_no_ranks_runs_once(
+    rank: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {**TORCHRUN, "RANK": rank}.items():
+        monkeypatch.setenv(name, value)
+    assert not cli.core.main(["sample", "--help"], standalone_mode=False)
+    printed = capsys.readouterr()
+    assert ("--prompt" in printed.out) == (rank == "0")
+    assert printed.err == ("core: sample runs once, on rank 0 of the 2 that torchrun started\n" if rank == "0" else "")
 
 
 @NEEDS_MPI

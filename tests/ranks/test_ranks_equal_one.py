@@ -5,16 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from mpi_runs import NEEDS_MPI, train_on
+from mpi_runs import NEEDS_MPI, small_config, train_on
 
 pytestmark = NEEDS_MPI
 NEAR = 1e-6
-DROPPING = """
-extends = "gpt2_124m"
-[block.layer]
-drop = { op = "dropout", in = "act", p = 0.2 }
-down = { op = "matmul", in = "drop", features = "C" }
-"""
 
 
 def near(ours: list[dict[str, float]], theirs: list[dict[str, float]]) -> None:
@@ -28,20 +22,15 @@ def near(ours: list[dict[str, float]], theirs: list[dict[str, float]]) -> None:
         assert one.get("val_tokens") == other.get("val_tokens")
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
-def test_losses_norms_and_validation_are_those_of_one_rank(tmp_path: Path, ranks: int) -> None:
-    settings: tuple[str, ...] = ()
-    if ranks == 2:
-        (tmp_path / "drop.toml").write_text(DROPPING)
-        settings = (f"model={tmp_path / 'drop.toml'}",)
-    near(train_on(ranks, tmp_path / "several", *settings), train_on(1, tmp_path / "one", *settings))
-    assert f", {ranks} ranks on " in (tmp_path / "several" / "train.log").read_text()
-
-
-TINY = ("train.steps=3", "train.tokens_per_step=64", "dims.B=1", "dims.T=16", "dims.S=16", "dims.C=32", "dims.H=2",
-        "dims.L=1", "train.sample_every=0", "train.val_every=3", "train.val_tokens=64",
-        "train.checkpoint_every=0")  # fmt: skip
+def test_losses_norms_and_validation_are_those_of_one_rank_with_dropout(tmp_path: Path) -> None:
+    config = small_config(tmp_path)
+    one = train_on(1, tmp_path / "one", config)
+    assert len(one) == 20 and sum("val_loss" in line for line in one) == 4
+    for ranks in (2, 4):
+        near(train_on(ranks, tmp_path / f"{ranks}", config), one)
+        assert f", {ranks} ranks on " in (tmp_path / f"{ranks}" / "train.log").read_text()
 
 
 def test_simulators_train_together_through_the_host(tmp_path: Path) -> None:
-    near(*(train_on(n, tmp_path / f"{n}", device="sim", small=TINY) for n in (2, 1)))
+    config = small_config(tmp_path, steps=3, tokens_per_step=64, val_every=3, val_tokens=64)
+    near(*(train_on(n, tmp_path / f"{n}", config, device="sim") for n in (2, 1)))

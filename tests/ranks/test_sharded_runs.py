@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from forked_ranks import on_ranks
-from mpi_runs import NEEDS_MPI, core_on, train_on
+from forked_ranks import Summing, on_ranks
+from mpi_runs import NEEDS_MPI, small_config, train_on
 
 import core
 from core import checkpoint
@@ -21,26 +20,21 @@ from core.loader import load_registry
 from core.ranks.group import ALONE, Ranks
 from core.train.sliced_saving import saver
 
-TINY = ("train.steps=4", "train.tokens_per_step=128", "dims.B=2", "dims.T=32", "dims.C=48", "dims.H=2", "dims.L=1",
-        "train.sample_every=0", "train.val_every=0", "train.checkpoint_every=2")  # fmt: skip
 FILES = ["model.safetensors", "optimizer-00001-of-00002.safetensors", "optimizer-00002-of-00002.safetensors"]
 
 
 @NEEDS_MPI
 def test_a_sharded_run_resumes_on_as_many_ranks_bit_for_bit_and_on_others_within_rounding(tmp_path: Path) -> None:
     whole = tmp_path / "whole"
-    losses = [line["loss"] for line in train_on(2, whole, small=TINY)]
+    config = small_config(tmp_path, 112, steps=4, val_every=0, checkpoint_every=2)  # slices begin at chunks
+    losses = [line["loss"] for line in train_on(2, whole, config)]
     last = checkpoint.load(whole / "checkpoints" / "step_00000004")
     assert sorted(p.name for p in last.path.glob("*.safetensors")) == FILES
-    for ranks, settings, bits in ((2, (), True), (2, ("train.shard=false",), True), (1, (), False)):
+    for ranks, settings, bits in ((2, (), True), (2, ("--set", "train.shard=false"), True), (1, (), False)):
         run = tmp_path / f"again-{ranks}-{len(settings)}"
         shutil.copytree(whole, run)
         shutil.rmtree(run / "checkpoints" / "step_00000004")
-        sets = [part for setting in (*TINY, *settings) for part in ("--set", setting)]
-        words = ["train", "configs/tiny.toml", "--device", "cpu", "--out", str(run), "--resume", *sets]
-        done = core_on(ranks, *words, folder=tmp_path)
-        assert done.returncode == 0, done.stdout + done.stderr
-        again = [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+        again = [line["loss"] for line in train_on(ranks, run, config, "--resume", *settings)]
         assert again == (losses if bits else pytest.approx(losses, rel=1e-6))
         found = checkpoint.load(run / "checkpoints" / "step_00000004")
         assert (found.optimizer.keys(), len(found.files)) == (last.optimizer.keys(), 2 if settings or ranks == 1 else 3)
@@ -66,10 +60,11 @@ L = 1
 """
 
 
-def engine_of(folder: Path, ranks: Ranks, precision: str) -> Engine:
+def engine_of(folder: Path, ranks: Ranks, precision: str, shard: bool = True) -> Engine:
     (folder / f"{ranks.rank}.toml").write_text(MODEL)
     registry = load_registry()
-    settings = Settings(device="sim" if precision == "bf16" else "cpu", precision=precision, optimizer="adamw")
+    device = "sim" if precision == "bf16" else "cpu"
+    settings = Settings(device=device, precision=precision, optimizer="adamw", options={"clip": 0.5}, shard=shard)
     engine = Engine(load_model(str(folder / f"{ranks.rank}.toml"), registry), registry, settings, None, ranks)
     engine.initialize(7)
     return engine
@@ -115,3 +110,38 @@ def test_what_ranks_save_is_what_one_would_and_is_loaded_in_slices_again(
     assert len(found.files) == 1 + ranks
     for path in found.path.glob("*.safetensors"):
         assert path.read_bytes() == (folder / "step_00000004" / path.name).read_bytes()
+
+
+def one_step(engine: Engine, seed: int) -> tuple[float, float]:
+    """(loss, norm) of a step on tokens drawn from a seed."""
+    rows = np.random.default_rng(seed).integers(0, 200, (2, 9)).astype(np.int32)
+    record = engine.step([{engine.token_input: rows[:, :-1], "targets": rows[:, 1:]}], 1e-2)
+    return record.loss, record.norm
+
+
+def test_a_bf16_update_of_slices_has_the_bits_of_the_whole_in_the_simulator(tmp_path: Path) -> None:
+    """Losses, norms, master weights and moments."""
+    for shard in (True, False):
+        (tmp_path / str(shard)).mkdir()
+    one_step(engine_of(tmp_path, ALONE, "bf16"), 0)  # kernels are compiled once
+
+    def work(group: Ranks) -> None:
+        group.__class__ = Summing
+        numbers = []
+        for shard in (True, False):
+            engine = engine_of(tmp_path, group, "bf16", shard)
+            assert (engine.slices is not None) == shard
+            numbers.append([one_step(engine, group.rank) for _ in range(2)])
+            state = {"step": 2, "tokens": 0}
+            contents = Contents(engine.parameters(), engine.optimizer_state(), engine.model.to_toml({}), None, state)
+            if shard or group.leads:
+                (saver(engine) if shard else checkpoint.save)(tmp_path / str(shard), 2, contents)
+        assert numbers[0] == numbers[1]
+
+    assert on_ranks(2, work) == [0, 0]
+    sliced, whole = (checkpoint.load(tmp_path / str(shard) / "step_00000002") for shard in (True, False))
+    assert len(sliced.files) == 3 and len(whole.files) == 2
+    for ours, theirs in zip(
+        (sliced.parameters, *sliced.optimizer.values()), (whole.parameters, *whole.optimizer.values()), strict=True
+    ):
+        assert ours.keys() == theirs.keys() and all(np.array_equal(ours[name], theirs[name]) for name in theirs)

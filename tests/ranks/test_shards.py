@@ -47,7 +47,8 @@ def test_slices_have_the_bits_of_the_whole(tmp_path: Path, optimizer: str) -> No
     def steps(ranks: int, shard: bool) -> dict[str, Any]:
         out = tmp_path / f"{ranks}-{shard}.npz"
         options = {"clip": 0.5}
-        run = {"optimizer": optimizer, "options": options, "freeze": ["h.0.fc.bias"], "shard": shard}
+        groups = [{"match": ["*.bias", "wte.*"], "lr_factor": 0.5}, {"match": ["h.*"], "weight_decay": 0.2}]
+        run = {"optimizer": optimizer, "options": options, "freeze": ["h.0.fc.bias"], "shard": shard, "groups": groups}
         return steps_on(ranks, tmp_path / "model.toml", out, 2 // ranks, **run)
 
     sharded, alone = steps(2, True), steps(1, True)
@@ -109,9 +110,12 @@ def test_pieces_of_a_parameter_make_up_its_values_without_padding(shape: tuple[i
 
 def test_an_optimizer_that_asks_for_parameters_without_saying_so_is_refused_in_words() -> None:
     p = SimpleNamespace(parameters=NotWhole("mine"))
-    with pytest.raises(BuildError, match="optimizer mine asks for p.parameters") as refused:
+    with pytest.raises(BuildError, match="optimizer mine uses p.parameters") as refused:
         list(p.parameters)
     assert "whole = True" in refused.value.hint and "train.shard=false" in refused.value.hint
+
+
+ONE_TERM: Any = SimpleNamespace(loss={"loss": 1.0})  # of a graph
 
 
 @pytest.mark.parametrize("variant", ["naive", "blocks"])
@@ -123,7 +127,13 @@ def test_a_slice_on_cuda_has_the_sums_of_its_chunks_bit_for_bit(variant: str) ->
     def sums(grad: Any, slices: Slices | None) -> Any:
         size = 8 * (slices.cut_by(CHUNK)[-1] if slices else 4)
         workspace = device.tensor(device.allocate(size), 0, (size,), "u8")
-        values = {"grad": grad, "step": control_record(device), "clip": 1.0, "n": grad.shape[0], "slices": slices}
+        values = {
+            "grad": grad,
+            "step": control_record(device, ONE_TERM),
+            "clip": 1.0,
+            "n": grad.shape[0],
+            "slices": slices,
+        }
         launches = device.record(norm, "forward", make_tensors({}, values), None, workspace)
         device.run(launches[:1])  # the verdict is on what all ranks have
         return device.download(workspace.part(0, (size // 8,), "f64"))

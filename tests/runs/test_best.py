@@ -145,3 +145,55 @@ def test_the_room_for_checkpoints_counts_the_best(here, capsys, monkeypatch):
 def test_the_steps_that_save_are_counted_once_each(steps, done, every, want):
     asked = {step for step in range(done + 1, steps + 1) if step == steps or any(step % n == 0 for n in every)}
     assert due_steps(steps, done, every) == want == len(asked)
+
+
+TERMS = """
+extends = "gpt2_124m"
+[graph]
+early = { op = "matmul", in = "x0", features = "P", bias = false }
+early_a = { op = "cross_entropy", in = ["early", "targets"], classes = "V" }
+early_b = { op = "cross_entropy", in = ["early", "targets"], classes = "V" }
+[loss]
+loss = 1.0
+"early_*" = 0.25
+"""
+
+
+def test_each_loss_term_has_its_own_value_and_best_names_one(here, capsys):
+    (here / "terms.toml").write_text(TERMS)
+    line = ("--out", "t", "--set", "model=terms.toml", "--set", "train.steps=3", "--set", "train.best=early_*")
+    out = trained(capsys, *line).out
+    lines = read_lines(here / "t/metrics.jsonl")
+    for record in lines:
+        for total, losses in (("loss", "losses"), ("val_loss", "val_losses")):
+            own = record[losses]
+            assert own.keys() == {"loss", "early_*"} and own["early_*"] > own["loss"], "the sum of two terms"
+            assert own["loss"] + 0.25 * own["early_*"] == pytest.approx(record[total], rel=1e-5)
+    assert f" of loss {lines[0]['losses']['loss']:.4f}, early_* {lines[0]['losses']['early_*']:.4f} | norm" in out
+    best = min(lines, key=lambda record: record["val_losses"]["early_*"])
+    state = checkpoint.find(here / "t").state
+    assert (state["best_val"], state["best_step"]) == (best["val_losses"]["early_*"], best["step"])
+    assert "(best early_* so far)" in out
+    out = trained(capsys, *line[:4], "--set", "train.steps=4", "--resume").out  # another best: a new one begins
+    assert checkpoint.find(here / "t").state["best_val"] == read_lines(here / "t/metrics.jsonl")[-1]["val_loss"]
+    error = trained(capsys, *line[2:6], "--set", "train.best=erly_*", "--out", "u", code=2).err
+    assert 'has no term "erly_*"; did you mean "early_*"? (it has loss, early_*)' in error
+
+
+def test_a_run_ends_early_and_hooks_see_its_start_and_end(here, capsys):
+    (here / "seen.py").write_text(
+        "def core_train_start(run, training):\n    print('start', run.name, training.step, training.steps)\n"
+        "    training.after_update(lambda step: print('updated', step))\n"
+        "def core_train_end(training):\n    print('end', training.step, training.saved)\n"
+    )
+    words = ("--out", "e", "--set", "train.early_stop=1", "--set", "train.steps=40", "--plugin", "seen.py")
+    out = trained(capsys, *words).out
+    last = read_lines(here / "e/metrics.jsonl")[-1]["step"]
+    assert last < 40 and f"ended after step {last}/40: 1 validations without a new best (early_stop = 1); in e" in out
+    assert checkpoint.find(here / "e").step == last
+    assert "start e 0 40" in out and out.count("updated") == last and f"end {last} {last}" in out
+    out = trained(capsys, *words, "--resume").out
+    assert f"start e {last} 40" in out and "updated" not in out and f"ended after step {last}/40" in out
+    (here / "bad.py").write_text("def core_train_start(training):\n    training.stopp('x')\n")
+    error = trained(capsys, "--plugin", "bad.py", "--out", "f", code=3).err
+    assert "core_train_start of bad raised AttributeError" in error and not checkpoint.steps(here / "f/checkpoints")

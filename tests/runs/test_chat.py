@@ -290,13 +290,13 @@ class Terminal:
         os.write(self.ours, text.encode())
 
     def interrupted(self) -> int:
-        """Ctrl-C until it has left. Python's `input` misses one that comes in the moment before it waits for a key:
-        a person would press it again."""
+        """Ctrl-C until it has left, as by an impatient person. Python's `input` misses one that comes in the moment
+        before it waits for a key, and the end of the process takes longer than a moment."""
         try:
-            for _ in range(30):
+            for _ in range(1200):
                 self.type(CTRL_C)
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    return self.process.wait(2)
+                    return self.process.wait(0.05)
             pytest.fail(f"it does not leave: {self.text}")
         finally:
             self.process.kill()

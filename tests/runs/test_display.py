@@ -132,11 +132,14 @@ def test_the_line_is_the_one_of_the_design() -> None:
         "step 12/40 | loss 7.1234 | norm 1.318 | lr 6.00e-04 | 1302.1 ms | 197 tok/s | mem 3.1 GiB | eta 1m28s"
     )
     gpu = {**METRICS, "step": 1200, "loss": 3.8213, "loss_z": 0.41, "norm": 0.318, "norm_z": -0.1, "ms": 302.1,
-           "tokens_per_s": 1_735_123.0, "mfu": 0.452, "memory": 61.3 * 2**30}  # fmt: skip
+           "tokens_per_s": 1_735_123.0, "mfu": 0.452, "sol": 0.61, "memory": 61.3 * 2**30}  # fmt: skip
     assert step_line(gpu, 18865, 5280) == (
         "step 1200/18865 | loss 3.8213 (+0.4z) | norm 0.318 (-0.1z) | lr 6.00e-04 | 302.1 ms | 1,735k tok/s | "
-        "mfu 45.2% | mem 61.3 GiB | eta 1h28m"
+        "mfu 45.2% | sol 61.0% | mem 61.3 GiB | eta 1h28m"
     )
+    skipped = {**METRICS, "norm": float("inf"), "loss_scale": 65536.0, "next_loss_scale": 32768.0}
+    assert "| norm inf | " in step_line(skipped, 40, 88)
+    assert " | skipped, loss scale 65,536 -> 32,768 | mem 3.1 GiB | eta" in step_line(skipped, 40, 88)
     shown = [duration(s) for s in (0, 59.4, 59.6, 3599, 90_000, 200_000)]
     assert shown == ["0s", "59s", "1m00s", "59m59s", "1d01h", "2d07h"]
     assert [count(n) for n in (0.4, 9876, 61_234)] == ["0", "9,876", "61k"]

@@ -16,11 +16,16 @@ from core.train.runs import drawn, parting, summaries
 CONFIG = 'model = "gpt2_124m"\nseed = 1\n[train]\nsteps = 5\n[optimizer]\nlr = {lr}\n'
 
 
+def rows(nodes: int = 4, **variants: str) -> list[dict[str, Any]]:
+    """The table of variants.json: a row for each op."""
+    return [{"op": op, "variant": variant, "nodes": nodes} for op, variant in variants.items()]
+
+
 def write(path: Path, losses: list[float], lr: float = 1e-3, **more: dict[int, Any]) -> Path:
     path.mkdir(parents=True)
     (path / "LOCK").write_text("process 1 on host\n")
     (path / "config.resolved.toml").write_text(CONFIG.format(lr=lr))
-    (path / "variants.json").write_text(json.dumps({"nodes": {"h.0.fc": "blas"}, "table": []}))
+    (path / "variants.json").write_text(json.dumps({"device": "cpu", "table": rows(matmul="blas")}))
     lines = []
     for step, loss in enumerate(losses, 1):
         record = {"step": step, "loss": loss, "norm": loss / 2, "lr": lr, "ms": 10.0 + hash(str(path)) % 7}
@@ -81,13 +86,14 @@ def test_diff_names_the_first_step_and_value_where_two_runs_part(here: Path, cap
     c = write(here / "runs" / "c", [3.0, 2.0 + 4.5e-16, 0.5])
     found = parting(a, c)
     assert (found.common, found.step, found.name) == (3, 2, "loss"), "one bit is a difference, time is none"
-    (c / "variants.json").write_text(json.dumps({"nodes": {"h.0.fc": "naive"}}))
+    (c / "variants.json").write_text(json.dumps({"device": "sim", "table": rows(matmul="naive")}))
     assert core_command(["runs", "diff", "a", "c"]) == 1
     out = capsys.readouterr().out
-    assert "variant nodes.h.0.fc: blas -> naive" in out
+    assert "variant device: cpu -> sim\nvariant matmul: blas (4 nodes) -> naive (4 nodes)\n" in out
+    assert out.endswith("\nloss at step 3: 1 and 0.5\n")
     assert "they differ from step 2 on: loss is 2.0 in" in out and "2.0000000000000004" in out
     (c / "variants.json").write_text("[1]")
-    assert "variant nodes.h.0.fc: blas -> absent" in parting(a, c).settings, "a damaged file says nothing"
+    assert parting(a, c).settings == ["variant device: cpu -> absent"], "a damaged file says nothing"
     d = write(here / "runs" / "d", [3.0, 2.0], val_loss={2: 1.0})
     assert parting(a, d).equal, "what only one of them measured is no difference"
     assert core_command(["runs", "diff", "a", "d"]) == 0
@@ -97,6 +103,18 @@ def test_diff_names_the_first_step_and_value_where_two_runs_part(here: Path, cap
     assert core_command(["runs", "diff", "a", "d"]) == 2
     assert core_command(["runs", "diff", "a", "dd"]) == 2
     assert 'did you mean "d"' in capsys.readouterr().err
+
+
+def test_diff_of_two_models_has_a_line_for_each_op_that_differs_and_one_for_the_others(here: Path) -> None:
+    a, b = write(here / "a", [3.0]), write(here / "b", [2.0])
+    same = {"add": "vector", "matmul": "blas"}
+    (a / "variants.json").write_text(json.dumps({"table": rows(**same, attention="mine", gelu="vector")}))
+    mixed = [*rows(6, **same), *rows(3, attention="naive"), *rows(1, attention="mine"), *rows(rope="naive"), {"op": 1}]
+    (b / "variants.json").write_text(json.dumps({"table": mixed}))
+    assert parting(a, b).settings == [
+        "variant attention: mine (4 nodes) -> naive (3 nodes), mine (1 node)",
+        "ops: 2 have the same variants in both; the first run alone has gelu; the second, rope",
+    ]
 
 
 def test_curves_in_a_terminal_rise_and_fall_where_the_values_do() -> None:

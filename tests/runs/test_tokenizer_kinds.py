@@ -118,7 +118,7 @@ def test_a_plugins_kind_is_named_by_every_verb_that_takes_a_tokenizer(here, caps
     )
     Path("shards.toml").write_text(shards)
     said = run(capsys, "train", "shards.toml", "--device", "cpu", "--out", tmp_path / "r").out
-    assert "tokenizer: words, as the shards' sidecars say" in said
+    assert "tokenizer: words, by the shards' sidecars" in said
     assert "words, words:PATH" in run(capsys, "tokenizer", "encode", "a", "--tokenizer", "wrds", *words[2:], code=2).err
     assert 'unknown tokenizer "words"' in run(capsys, "tokenizer", "encode", "a", "--tokenizer", "words", code=2).err
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from core.device.planned import PlannedDevice
 from core.engine import Engine, Settings
 from core.errors import BuildError
 from core.graph import load_model
+from core.kernels.chips import CHIPS, GPUS
+from core.kernels.sass import has_nvdisasm
 from core.loader import load_registry
 from core.measure import tune as tuning
 from core.measure.bench import random_batch
@@ -124,6 +127,14 @@ def test_a_damaged_file_is_as_none(registry, tmp_path):
         assert load_tuned(engine.device) == {}
 
 
+def interrupted(*told):
+    """`tune`, with Ctrl-C at the first candidate of the first round."""
+    timings = tune(*told)
+    yield next(timings)
+    signal.raise_signal(signal.SIGINT)
+    yield from timings
+
+
 def test_tune_then_train_says_tuned_and_a_resumed_run_keeps_its_tiles(registry, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     sizes = [part for k, v in SMALL.items() for part in ("--set", f"dims.{k}={v}")]
@@ -133,6 +144,12 @@ def test_tune_then_train_says_tuned_and_a_resumed_run_keeps_its_tiles(registry, 
     rows = json.loads(capsys.readouterr().out)["candidates"]
     best = [r for r in rows if r["what"].startswith("gelu") and r["fastest"]]
     assert len(best) == 1 and best[0]["config"] == {"wait": 0.0005} and best[0]["nodes"] == 2
+    with monkeypatch.context() as patch:  # the first round's candidates are the result
+        patch.setattr(tuning, "tune", interrupted)
+        assert core_command(["tune", *common, "--json", "--dry-run"]) == 130
+    captured = capsys.readouterr()
+    first = json.loads(captured.out)["candidates"]
+    assert 0 < len(first) < len(rows) and all(r["first"] and r["fastest"] for r in first)
     train = ["train", *common, "--out", "a", "--set", "train.sample_every=0", "--set", "train.checkpoint_every=1"]
     train += ["--set", "data.tokenizer=['bytes']", "--set", "dims.V=257", "--set", "train.steps=1"]
     assert core_command(train) == 0
@@ -169,17 +186,33 @@ def test_what_a_gpu_says_becomes_what_is_shipped_for_its_architecture(registry, 
         "won": [Timed("won", 2, slow, 0.004, True), Timed("won", 2, quick, 0.003, False)],
         "stayed": [Timed("stayed", 2, slow, 0.003, True), Timed("stayed", 2, quick, 0.004, False)],
     }
-    for chosen in (tuning.measured(device, found), {("sm_90a", "won"): (slow, "said by nobody")}):
+    tuning.write_choices(
+        path, {("sm_80", device.sms, "won"): (slow, "not measured: a model's")}
+    )  # measured ones replace it
+    for chosen in (tuning.measured(device, found), {("sm_90a", 132, "won"): (slow, "an assumption")}):
         tuning.write_choices(path, chosen)
     assert load_shipped(device, [path]) == {"won": quick} and load_shipped(PlannedDevice("sm_90a"), [path]) == {
         "won": slow
     }
     assert load_shipped(engine_of(registry).device, [path]) == {}
     assert "measured on A GPU" in path.read_text() and "3.000 ms, the best guess 4.000" in path.read_text()
-    for text, words in (("[[choice", "tuned.toml"), ('[[choice]]\narch = "sm_80"', "has no what and no variant")):
+    whole = '[[choice]]\narch = "sm_80"\nwhat = "w"\nvariant = "v"\nsource = "s"\nconfig = {}\nsms = "82"'
+    for text, words in (
+        ("[[choice", "tuned.toml"), ('[[choice]]\narch = "sm_80"', "has no what and no variant"), (whole, "sms = '82'")
+    ):  # fmt: skip
         path.write_text(text)
         with pytest.raises(BuildError, match=words):
             load_shipped(device, [path])
+
+
+def test_of_a_file_s_choices_that_for_the_nearest_number_of_multiprocessors_is_taken(tmp_path):
+    few, many, any_ = (TunedChoice("mma", {"TILE": n}) for n in (82, 142, 0))
+    first, later = tmp_path / "first.toml", tmp_path / "later.toml"
+    tuning.write_choices(first, {("sm_89", n, "won"): (c, "measured on it") for n, c in ((142, many), (82, few))})
+    taken = {sms: load_shipped(PlannedDevice("sm_89", sms), [first])["won"] for sms in (46, 82, 128, 142)}
+    assert taken == {46: few, 82: few, 128: many, 142: many}
+    later.write_text('[[choice]]\narch = "sm_89"\nwhat = "won"\nvariant = "mma"\nsource = "s"\nconfig = { TILE = 0 }\n')
+    assert load_shipped(PlannedDevice("sm_89", 142), [first, later]) == {"won": any_}, "a later file precedes"
 
 
 def test_a_plugin_brings_tuned_choices_and_they_come_before_the_built_in_ones(tmp_path, monkeypatch):
@@ -191,7 +224,7 @@ def test_a_plugin_brings_tuned_choices_and_they_come_before_the_built_in_ones(tm
     built_in = load_registry(only=())
     key = next(c["what"] for c in read_choices(*built_in.tuned) if c["arch"] == "sm_80")
     tuning.write_choices(
-        plugin / "chip.toml", {("sm_80", key): (TunedChoice("mine", {"TILE": 1}), "measured on A GPU")}
+        plugin / "chip.toml", {("sm_80", 108, key): (TunedChoice("mine", {"TILE": 1}), "measured on A GPU")}
     )
     registry, device = load_registry([plugin], only=()), PlannedDevice("sm_80")
     assert registry.plugin("mine").brings["tuned"] == ["chip.toml"]
@@ -199,19 +232,21 @@ def test_a_plugin_brings_tuned_choices_and_they_come_before_the_built_in_ones(tm
     assert after == before | {key: TunedChoice("mine", {"TILE": 1})}
 
 
-def planned(arch: str, batch: int) -> Engine:
-    sizes = [f"dims.B={batch}", f"train.tokens_per_step={1024 * batch}"]
+def planned(arch: str, sms: int, batch: int) -> Engine:
+    sizes = [f"dims.B={batch}", "dims.L=1", f"train.tokens_per_step={1024 * batch}"]
     config, shipped = load_config("configs/gpt2_124m.toml", overrides=sizes, device="cuda"), load_registry(only=())
-    return build_engine(config, shipped, load_model(config.model, shipped), None, PlannedDevice(arch))
+    return build_engine(config, shipped, load_model(config.model, shipped), None, PlannedDevice(arch, sms))
 
 
 def test_every_shipped_choice_is_taken_by_a_shipped_config_and_says_where_it_is_from(tmp_path, monkeypatch):
     monkeypatch.setenv("CORELM_CACHE", str(tmp_path))
     choices = read_choices(*load_registry(only=()).tuned)
     assert choices
+    engines: dict[tuple[str, int, int], Engine] = {}
     for choice in choices:
-        (batch,) = re.findall(r"\.\.\.=\[(\d+),1024\]", choice["what"])
-        engine = planned(choice["arch"], int(batch))
+        (batch,) = re.findall(r"(?:\.\.\.=\[|B=)(\d+)", choice["what"])
+        place = choice["arch"], choice["sms"], int(batch)
+        engine = engines.setdefault(place, planned(*place) if place not in engines else engines[place])
         nodes = [n for n in engine.plan(TRAIN).nodes if tuning_key(n, engine.precision) == choice["what"]]
         assert nodes, choice["what"]
         taken = engine.plan(TRAIN).choices[nodes[0].name]
@@ -220,24 +255,62 @@ def test_every_shipped_choice_is_taken_by_a_shipped_config_and_says_where_it_is_
         assert choice["source"].startswith(("measured on ", "not measured: "))
 
 
-def test_what_is_not_measured_is_what_the_model_chooses(monkeypatch):
-    """But for the compiler's registers, by which at least two thread blocks fit: benchmarks/tiles.py asks it."""
+@pytest.fixture
+def tiles(monkeypatch):
+    """benchmarks/tiles.py as a module."""
     spec = importlib.util.spec_from_file_location("benchmark_tiles", "benchmarks/tiles.py")
-    tiles = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, tiles)
-    spec.loader.exec_module(tiles)
-    monkeypatch.setattr(tiles.Modelled, "resident_blocks", lambda self, launch: 2)
-    monkeypatch.setattr(Engine, "initialize", lambda self, seed: None)
-    said = {
-        (c["arch"], c["what"]) for c in read_choices(*load_registry(only=()).tuned) if c["source"].startswith("not ")
-    }
-    chosen = {
-        (chip.arch, key): best
-        for chip in tiles.CHIPS
-        for key, _, best, gain in tiles.gains(chip, 2, load_registry(only=()))
-        if gain >= tiles.GAIN
-    }
-    assert said == set(chosen)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_choice_that_nobody_measured_names_the_gpu_of_the_model(tiles):
+    by_chip = {(CHIPS[GPUS[name].number].arch, GPUS[name].sms): name for name in tiles.MODELLED}
+    for choice in read_choices(*load_registry(only=()).tuned):
+        if choice["source"].startswith("not "):
+            assert choice["source"] == tiles.SOURCE.format(gpu=by_chip[choice["arch"], choice["sms"]])
+
+
+def test_the_candidate_with_the_least_modelled_time_is_written_and_what_was_measured_stays(
+    tiles, tmp_path, monkeypatch
+):
+    """A model in which tiles of 96 rows win."""
+    ms = {96: 0.5, 128: 1.0}
+    monkeypatch.setattr(
+        tiles.Modelled, "elapsed",
+        lambda self, groups: [sum(ms.get(dict(x.kernel.defines).get("TILE_I"), 2) for x in g) for g in groups],
+    )  # fmt: skip
+    found = {key: (best, gain) for key, _, best, gain in tiles.gains("RTX 3090", 16, load_registry(only=()))}
+    key = next(key for key in found if key.startswith("matmul_add"))
+    best, gain = found[key]
+    assert best.config["TILE_I"] == 96 and gain > tiles.GAIN
+    path, old = tmp_path / "tuned.toml", TunedChoice("mma", {"TILE_I": 128})
+    tuning.write_choices(
+        path, {("sm_86", 82, key): (old, "measured on it"), ("sm_86", 82, "gone"): (old, "not measured: x")}
+    )
+    tiles.written(path, {("sm_86", 82, key): (best, "not measured: y"), ("sm_89", 128, key): (best, "not measured: y")})
+    held = {(c["arch"], c["what"]): c["config"]["TILE_I"] for c in read_choices(path)}
+    assert held == {("sm_86", key): 128, ("sm_89", key): 96}
+
+
+@pytest.mark.skipif(not has_nvdisasm(), reason='nvdisasm is missing: pip install "corelm[sass]"')
+def test_what_is_not_measured_is_better_than_the_best_guess_by_the_model(tiles, monkeypatch):
+    """The residual's product of GPT-2 on an A100; other kernels take no time here."""
+    (choice,) = [
+        c
+        for c in read_choices(*load_registry(only=()).tuned)
+        if c["sms"] == 108 and c["what"].startswith("matmul_add bf16 ...=[16,")
+    ]
+    key, shipped = choice["what"], TunedChoice(choice["variant"], choice["config"])
+    monkeypatch.setattr(tiles, "candidates", lambda engine: {key: [candidates(engine)[key][0], shipped]})
+    products, bound = ("mma_forward", "mma_dx", "mma_dweight"), tiles.Modelled.seconds
+    monkeypatch.setattr(
+        tiles.Modelled, "elapsed",
+        lambda self, groups: [sum(bound(self, x) for x in g if x.kernel.name in products) for g in groups],
+    )  # fmt: skip
+    ((_, first, best, gain),) = tiles.gains("A100-SXM4-80GB", 16, load_registry(only=()))
+    assert best == shipped != first and gain >= tiles.GAIN
 
 
 def test_defaults_are_of_a_gpu(capsys):

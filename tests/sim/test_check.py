@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from checked_ops import REAL, RmsNormReference, RmsNormRows
 
-from core.cli.check import command
-from core.errors import BuildError, CheckFailed, DeviceError, UsageError
+from core.errors import CheckFailed
 from core.expr import pad
-from core.loader import load_registry
-from core.op import Op, Param, Reference, Variant
+from core.op import Op, Param, Reference
 from core.pool import Pool, pool, using
 from core.registry import Registry
-from core.testing import check_op, check_variant, derive_reference
+from core.testing import check_op, check_variant
 from core.testing.case import make_case
-from core.testing.compare import BOUNDS, bounds_of, difference, round_to
-from core.testing.processes import processes
-
-REAL = load_registry()
 
 rmsnorm = Op(
     "rmsnorm",
@@ -34,38 +24,6 @@ rmsnorm = Op(
     attrs={"eps": 1e-5},
     examples=[{"x": (4, 7, 64)}, {"x": (3, 33)}, {"x": (1, 1)}],
 )
-
-
-class RmsNormReference(Reference):
-    op, saved, reads, can_add = "rmsnorm", {"rstd": "... : acc"}, ("x", "weight"), ("x",)
-
-    def forward(self, t: Any) -> None:
-        t.rstd[...] = 1 / np.sqrt(np.mean(t.x * t.x, axis=-1) + t.eps)
-        t.y[...] = t.x * t.rstd[..., None] * t.weight
-
-    def backward(self, t: Any) -> None:
-        n, dn = t.x * t.rstd[..., None], t.dy * t.weight
-        t.add("dx", t.rstd[..., None] * (dn - n * np.mean(dn * n, axis=-1, keepdims=True)))
-        t.add("dweight", (t.dy * n).reshape(-1, t.C).sum(0))
-
-
-class RmsNormRows(Variant):
-    """Rows over threads; the parameter's gradient in one piece."""
-
-    op, name, device, dtypes = "rmsnorm", "rows", "cpu", ("f32", "f64")
-    saved, reads = {"rstd": "... : acc"}, ("x", "weight")
-
-    def forward(self, t: Any, launch: Any) -> None:
-        x, y, rstd = t.x.reshape(-1, t.C), t.y.reshape(-1, t.C), t.rstd.reshape(-1)
-
-        def rows(lo: int, hi: int) -> None:
-            rstd[lo:hi] = 1 / np.sqrt(np.mean(x[lo:hi] ** 2, axis=-1) + t.eps)
-            y[lo:hi] = x[lo:hi] * rstd[lo:hi, None] * t.weight
-
-        launch.rows(t.rows, rows, grain=3)
-
-    def backward(self, t: Any, launch: Any) -> None:
-        launch.call(lambda: RmsNormReference().backward(t))
 
 
 mix = Op(
@@ -345,118 +303,3 @@ def test_update_that_ignores_a_bad_step_is_caught() -> None:
             t.step = ok
 
     assert failed(REAL.op("adamw_update"), kind, Eager) == ["update"]
-
-
-# --- bounds ------------------------------------------------------------------------------------------------------
-
-
-def test_projection_sees_one_percent_where_the_norm_of_bf16_does_not() -> None:
-    truth = np.random.default_rng(0).standard_normal(4096)
-    rounded = difference(round_to(truth, "bf16"), truth)
-    scaled = difference(round_to(truth * 1.008, "bf16"), truth)
-    assert not rounded.exceeds(BOUNDS["bf16"])
-    assert scaled.norm < BOUNDS["bf16"].norm and scaled.exceeds(BOUNDS["bf16"])
-
-
-def test_nan_is_an_infinite_error_unless_the_truth_has_it() -> None:
-    truth = np.array([1.0, np.nan, np.inf])
-    assert difference(truth, truth).norm == 0
-    assert difference(np.array([np.nan, np.nan, np.inf]), truth).exceeds(BOUNDS["f32"])
-
-
-def test_looser_tolerance_needs_a_reason_and_has_an_end() -> None:
-    def variant(**fields: Any) -> Variant:
-        made: Variant = type("V", (RmsNormRows,), fields)()
-        return made
-
-    assert bounds_of(variant(tolerance={"f32": 1e-6}), "f32").norm == 1e-6
-    assert bounds_of(variant(tolerance={"f32": 4e-5}, tolerance_why="exp by table"), "f32").norm == 4e-5
-    with pytest.raises(BuildError, match="tolerance_why"):
-        bounds_of(variant(tolerance={"f32": 2e-5}), "f32")
-    with pytest.raises(BuildError, match="at most"):
-        bounds_of(variant(tolerance={"f32": 5e-5}, tolerance_why="because"), "f32")
-
-
-def test_bf16_rounds_to_nearest_even() -> None:
-    assert round_to(np.array([1.0, 1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-7]), "bf16").tolist() == [
-        1.0, 1.0, 1 + 2**-6, -1 - 2**-7,
-    ]  # fmt: skip
-
-
-# --- fused ops ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", [n for n, op in REAL.ops.items() if op.replaces])
-def test_derived_reference_is_differentiated_right(name: str) -> None:
-    """At the op's first examples: the others are beyond the tiles of kernels."""
-    op = REAL.op(name)
-    report = check_variant(op, derive_reference(op, REAL), REAL, examples=range(min(3, len(op.examples))))
-    assert not report.failures, report.describe_failures()
-
-
-def test_value_that_two_statements_use_gets_both_gradients() -> None:
-    op = Op("twice", inputs={"x": "... C"}, outputs={"y": "... C"}, replaces="g = gelu(x); y = add(g, x)",
-            examples=[{"x": (3, 5)}])  # fmt: skip
-    report = check_variant(op, derive_reference(op, REAL), REAL)
-    assert report.passed and "gradient" in report.checks
-
-
-# --- the command ------------------------------------------------------------------------------------
-
-
-def run(*arguments: str) -> Any:
-    return CliRunner().invoke(command, list(arguments))
-
-
-def test_command_prints_a_table_and_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CORELM_CACHE", str(tmp_path))
-    result = run("add.reference")
-    assert result.exit_code == 0, result.output
-    assert "add.reference" in result.output and "gradient" in result.output and "median ms" in result.output
-    data = json.loads(run("add.reference", "--json", "--no-time").output)
-    assert data[0]["passed"] and data[0]["checks"]["alias"]["passed"] and not data[0]["median_ms"]
-
-
-def test_variants_checked_at_the_same_time_are_reported_as_one_after_the_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CORELM_CACHE", str(tmp_path))
-    shown: list[str] = []
-    monkeypatch.setattr("core.train.display.Display.status", lambda self, text: shown.append(text))
-    one, two = (run("gelu", "--device", "cpu", "--no-time", "--jobs", jobs).output for jobs in "12")
-    assert one == two and "gelu.reference" in one.splitlines()[0] and "2 of 2 variants passed" in one
-    again = shown[shown.index("") + 1 :]
-    assert any(text.startswith("checking gelu.reference, 1 of 2: ") for text in again), "with two processes too"
-    assert any(re.search(r": \w[\w ]*, (f32|f64), x=", text) for text in again), again[:5]
-    monkeypatch.setenv("CORELM_THREADS", "many")
-    refused = run("gelu", "--device", "cpu", "--no-time").exception
-    assert isinstance(refused, UsageError) and "CORELM_THREADS is 'many'" in str(refused)
-
-
-def test_a_process_that_is_killed_is_told_in_words() -> None:
-    with pytest.raises(DeviceError, match="ended from outside"), processes(1) as pool:
-        list(pool.map(os._exit, [3]))
-
-
-def test_command_refuses_unknown_ops_with_the_nearest_name() -> None:
-    error = run("layernrm").exception
-    assert isinstance(error, BuildError) and 'did you mean "layernorm"' in str(error)
-    assert isinstance(run().exception, UsageError)
-
-
-def test_plugin_with_a_wrong_gradient_fails_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CORELM_CACHE", str(tmp_path / "cache"))
-    plugin = tmp_path / "wrong.py"
-    plugin.write_text(
-        "from core import Op, Reference\n"
-        "square = Op('square', inputs={'x': '...'}, outputs={'y': '...'}, examples=[{'x': (3, 5)}])\n"
-        "class SquareReference(Reference):\n"
-        "    op, reads = 'square', ('x',)\n"
-        "    def forward(self, t):\n        t.y[...] = t.x * t.x\n"
-        "    def backward(self, t):\n        t.add('dx', t.dy * t.x)\n"
-        "def core_ops():\n    return [square]\n"
-        "def core_variants():\n    return [SquareReference]\n"
-    )
-    result = run("square", "--plugin", str(plugin))
-    assert isinstance(result.exception, CheckFailed) and result.exception.exit_code == 1
-    assert "gradient     FAILED" in result.output and "relative 5.00e-01" in result.output

@@ -181,4 +181,6 @@ def test_nothing_else_lists_chips():
 
 def test_gpus_by_name_are_of_chips_in_the_table():
     assert {gpu.number for gpu in GPUS.values()} <= set(CHIPS)
-    assert all((gpu.bf16 > 0) == CHIPS[gpu.number].bf16 for gpu in GPUS.values())
+    for gpu in GPUS.values():
+        known = {precision for precision in ("f32", "bf16", "fp16", "f64") if gpu.peak(precision)}
+        assert known == set(CHIPS[gpu.number].precisions)

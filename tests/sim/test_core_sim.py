@@ -81,7 +81,7 @@ def test_core_sim_writes_arrays_counts_and_json(scaled: Path, capsys: pytest.Cap
     [
         ("add y=zeros:1", 3, '"add" is a template of scaled.cu'),
         ("adds<1> 1", 3, 'no kernel "adds<1>" in scaled.cu; did you mean "add"?'),
-        ("add<1> zeros:1 one 3 1", 2, '"one" is no argument of a kernel'),
+        ("add<1> zeros:1 one 3 1", 2, '"one" is not an argument of a kernel'),
         ("add<1> zeroes:1", 2, 'did you mean "zeros"'),
         ("add<1> zeros:1:f33", 2, 'did you mean "f32"'),
         ("add<1> zeros:1 zeros:1 3 1 --grid 4x4", 2, "expected one to three whole numbers"),
@@ -106,7 +106,7 @@ def test_core_sim_says_what_is_wrong(
         ("empty.cu", "", "has no kernel; expected a __global__ function"),
         ("host.cu", "__device__ int f(int x) { return x; }", "has no kernel; expected a __global__ function"),
         ("head.ptx", ".version 8.0\n.target sm_90\n.address_size 64\n", "has no kernel"),
-        ("text.ptx", "some text", "is no PTX: expected lines with .version and .target, got 'some text'"),
+        ("text.ptx", "some text", "is not PTX: expected lines with .version and .target, got 'some text'"),
     ],
 )
 def test_a_file_without_a_kernel_is_an_error(

@@ -1,9 +1,10 @@
 """Every kernel that we ship, plugins' too, compiles for the architectures that it declares, within their limits and
 without the warnings that cost speed. No GPU is needed.
 
-Each is compiled as the first example asks for it, in bf16, for the oldest of its architectures and three of the others
-in turn, so that each chip compiles a third of the kernels; in f32 for the oldest. In both for all, every head size and
-every tile: `core check --all`.
+Each is compiled as the first example asks for it, in bf16, for the oldest of its architectures that have it and one of
+the others in turn; in f32 and fp16 for the oldest that has these. Variants of one file, all of whose kernels are
+compiled at once, have the same architectures. In every dtype for all, every head size and every tile: `core check
+--all`, whose verdicts on the sources as they are come with the release (test_released.py).
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from pathlib import Path
 import pytest
 
 from core.device.launch import LaunchRecord
+from core.dtypes import arithmetic
+from core.kernels.chips import chip_of
 from core.kernels.nvrtc import architectures_of
 from core.loader import load_registry
 from core.op import Variant
-from core.testing.compiles import compilations, launches_of
+from core.testing.compiles import compilations, elem_of, launches_of
 from core.testing.devices import SimRunner
-from core.testing.trials import trials_of
+from core.testing.trials import all_trials
 
 PLUGINS = [file.parent.name for file in Path("plugins").resolve().glob("*/__init__.py")]
 REGISTRY = load_registry(only=PLUGINS)
@@ -30,35 +33,45 @@ VARIANTS = {
 }
 
 
-def firsts(variant: Variant) -> tuple[list[LaunchRecord], list[LaunchRecord]]:
-    """In f32 and in bf16, the first launch of each kernel of all that the variant launches at its examples."""
-    trials, _ = trials_of(REGISTRY.op(variant.op), variant, REGISTRY, runner=SimRunner(REGISTRY))
-    found: tuple[dict[object, LaunchRecord], ...] = {}, {}
+def firsts(variant: Variant) -> dict[str, list[LaunchRecord]]:
+    """In each dtype, the first launch of each kernel of all that the variant launches at its examples."""
+    trials = all_trials(REGISTRY.op(variant.op), variant, REGISTRY, runner=SimRunner(REGISTRY))
+    found: dict[str, dict[object, LaunchRecord]] = {}
     for launch in launches_of(trials):
         kernel = launch.kernel
-        found[dict(kernel.defines)["ELEM_BF16"] == 1].setdefault((kernel.source, kernel.name), launch)
-    single, half = (list(launches.values()) for launches in found)
-    return single, half
+        found.setdefault(elem_of(kernel), {}).setdefault((kernel.source, kernel.name), launch)
+    return {dtype: list(launches.values()) for dtype, launches in found.items()}
 
 
-def sample(name: str) -> tuple[str, ...]:
-    """The oldest architecture that a variant declares, and every third of the others, beginning somewhere else each."""
+def source(variant: Variant) -> Path:
+    """The first file of its kernels."""
+    return next(path for paths in variant.sources.values() for path in paths if path.suffix == ".cu")
+
+
+FILES = list(dict.fromkeys(source(variant) for variant in VARIANTS.values()))
+
+
+def sample(name: str) -> tuple[str, str]:
+    """The oldest architecture that a variant declares, and one of the others, another one for each file."""
     oldest, *others = architectures_of(VARIANTS[name].arch)
-    return oldest, *others[list(VARIANTS).index(name) % 3 :: 3]
+    return oldest, others[FILES.index(source(VARIANTS[name])) % len(others)]
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_kernels_compile_for_the_architectures_that_they_declare(name: str) -> None:
     variant, archs = VARIANTS[name], sample(name)
-    single, half = firsts(variant)
-    found = compilations(variant, half or single, archs)
-    if half:
-        found += compilations(variant, single, archs[:1])
+    launches = firsts(variant)
+    found = compilations(variant, launches.pop("bf16", None) or launches.pop("f32"), archs)
+    for dtype, others in launches.items():
+        able = (arch for arch in archs if chip_of(arch).multiplies(arithmetic(dtype, variant.tf32)))
+        found += compilations(variant, others, (next(able),))
     assert {one.arch for one in found} == set(archs)
     assert not [f"{one.kernel.name} for {one.arch}: {one.problems}" for one in found if one.problems]
 
 
-def test_every_chip_is_in_the_sample_of_a_fifth_of_the_variants() -> None:
-    compiled = [arch for name in VARIANTS for arch in sample(name)]
+def test_every_chip_compiles_a_tenth_of_the_files() -> None:
+    compiled = [
+        arch for file in FILES for arch in {a for n, v in VARIANTS.items() if source(v) == file for a in sample(n)}
+    ]
     assert set(compiled) == set(architectures_of("sm_75+"))
-    assert min(compiled.count(arch) for arch in set(compiled)) >= len(VARIANTS) // 5
+    assert min(compiled.count(arch) for arch in set(compiled)) >= len(FILES) // 10

@@ -93,6 +93,55 @@ DONE: ret; }"""
         core.sim.run(text, "k", 1, 1, [y, 4])
 
 
+@pytest.mark.parametrize(
+    ("instruction", "says"),
+    [
+        ("tex.1d.v4.f32.s32 {%f0, %f0, %f0, %f0}, [%rd0, {%r0}];", "has no textures: `tex.1d"),
+        ("suld.b.2d.b32.trap {%r0}, [%rd0, {%r0, %r0}];", "has no surfaces: `suld"),
+        ("vadd4.s32.s32.s32 %r0, %r0, %r0, %r0;", "has no video instructions: `vadd4"),
+        ("call.uni (r), __cudaCDP2LaunchDeviceV2, (r);", "launches no kernel from a kernel: `call.uni"),
+    ],
+)
+def test_what_is_missing_is_called_by_its_name(instruction: str, says: str) -> None:
+    text = f""".version 8.0\n.target sm_90a\n.address_size 64
+.visible.entry k(.param.u32 k_0) {{ .reg.b32 %r<2>; .reg.f32 %f0; .reg.b64 %rd0; .param.align 4 .b8 r[4];
+{instruction}\nret; }}"""
+    with pytest.raises(PtxError, match=says) as error:
+        core.sim.run(text, "k", 1, 1, [3], strict=False)
+    assert "did you mean" not in str(error.value) and error.value.hint and "core/sim" not in error.value.hint
+
+
+def test_directives_need_no_blank_before_a_dot() -> None:
+    """As cuda_fp16.h writes `.reg.b16 hl, hu;`."""
+    text = """.version 8.0\n.target sm_90a\n.address_size 64
+.global.align 4 .u32 add[2] = {40, 2};
+.visible.entry k(.param.u64 k_0) { .reg.b16 lo, hi; .reg.b32 %r<3>; .reg.b64 %rd0; .shared.align 4 .b32 s;
+.local.b32 here; ld.param.u64 %rd0, [k_0]; ld.global.u32 %r0, [%rd0]; mov.b32 {lo, hi}, %r0; mov.b32 %r1, {hi, lo};
+st.shared.b32 [s], %r1; ld.shared.b32 %r1, [s]; st.local.b32 [here], %r1; ld.local.b32 %r1, [here];
+ld.global.u32 %r2, [add]; add.u32 %r1, %r1, %r2; st.global.u32 [%rd0], %r1; ret; }"""
+    y = np.array([0x10002], np.uint32)
+    core.sim.run(text, "k", 1, 1, [y])
+    assert y[0] == 0x20001 + 40
+
+
+RECURSIVE = """
+__device__ __noinline__ int sum(int n) { return n < 1 ? 1 : sum(n - 1) * 3 + sum(n - 2); }
+__global__ void k(int* y) { int i = threadIdx.x; if (y[i] > 0) y[i] = sum(y[i]); }
+"""
+
+
+@pytest.mark.parametrize("executor", ["interpreter", "native"])
+def test_a_recursive_function_stops_the_thread_that_recurses(executor: str) -> None:
+    if executor == "native" and compiler() is None:
+        pytest.skip("no C compiler")
+    y = np.zeros(4, np.int32)
+    core.sim.run(RECURSIVE, "k", 1, 4, [y], strict=False, executor=executor)
+    y[2] = 1
+    with pytest.raises(KernelError, match=r"thread 2 of block 0: sum\(int\) calls itself.*no call stack") as error:
+        core.sim.run(RECURSIVE, "k", 1, 4, [y], strict=False, executor=executor)
+    assert error.value.kind == "call"
+
+
 POINTERS = """
 typedef float (*F)(float);
 __device__ float twice(float x) { return 2 * x; }

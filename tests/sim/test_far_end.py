@@ -8,100 +8,27 @@ reference gives for these rows alone.
 from __future__ import annotations
 
 import fnmatch
-import mmap
-import re
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from far_device import ROWS, C, FarDevice
 
-from core.device.launch import LaunchRecord
-from core.device.simulated import SimDevice
 from core.dtypes import NUMPY
-from core.kernels.arguments import bytes_of
-from core.kernels.nvrtc import Kernel, compile_ptx
 from core.kernels.tensors import decode, encode
 from core.loader import load_registry
 from core.op import TensorSpec, Variant, make_tensors
 from core.plan import first_config
-from core.sim.launching.scheduler import Order, Scheduler
-from core.sim.launching.simulator import Simulator
-from core.sim.launching.thread_order import facts_of
-from core.sim.machine.address_space import ALIGNMENT, Memory, Region
-from core.sim.machine.geometry import Shape
-from core.sim.machine.wording import Wording
-from core.sim.resident import Batch
-from core.step_record import CHUNK
 from core.testing.case import make_case
 from core.testing.devices import SimRunner
 from core.testing.runner import POISON, Call, CpuRunner, Outcome
 from core.testing.trial import GradientRequest, Trial
 from core.testing.trials import modes_of, reference_of
 
-SPACE = 1 << 39  # bytes of address space, of which only touched pages take memory
 REGISTRY = load_registry([])
-
-
-class Sparse(Memory):
-    """Simulated memory of `SPACE` zero bytes: a sparse file, of which a page exists from its first access on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        with tempfile.TemporaryFile() as file:
-            file.truncate(SPACE)
-            self.bytes = np.frombuffer(mmap.mmap(file.fileno(), SPACE), np.uint8)
-
-    def allocate(self, nbytes: int, name: str = "", align: int = ALIGNMENT, itemsize: int = 1) -> int:
-        start = -(-self.top // align) * align
-        self.top = start + nbytes + ALIGNMENT
-        assert self.top <= SPACE, f"{name}: {self.top:,} bytes"
-        self.regions.append(Region(name or f"memory of {nbytes} bytes", start, nbytes, itemsize))
-        self.starts.append(start)
-        return start
-
-
-class FarDevice(SimDevice):
-    """Runs the thread blocks at the end of a grid's longest axis: those of the last `share` of it, and one more."""
-
-    def __init__(self, share: float, more: int) -> None:
-        super().__init__()
-        self.space = Sparse()
-        self.share, self.more = share, more
-
-    def _run(self, asked: LaunchRecord) -> None:
-        packed = [bytes_of(argument) for argument in asked.args]
-        numbers, shape = self.numbers(asked.grid), Shape(asked.grid, asked.block)
-        self.run_blocks(self._simulators[asked.kernel], asked.kernel.name, packed, shape, numbers, asked.smem)
-
-    def run_blocks(
-        self,
-        simulator: Simulator,
-        kernel: str,
-        args: Sequence[bytes],
-        shape: Shape,
-        numbers: np.ndarray[Any, Any],
-        smem: int = 0,
-    ) -> None:
-        """Run the thread blocks of these numbers."""
-        program = simulator.program(kernel)
-        simulator._pass_arguments(facts_of(program), args)
-        words = Wording(program, self.space, shape, simulator.sources, smem)
-        batch = Batch(program, words, shape, numbers, smem)
-        with np.errstate(all="ignore"):
-            Scheduler(batch).run(Order())
-
-    def numbers(self, grid: Sequence[int]) -> np.ndarray[Any, Any]:
-        """The numbers of the thread blocks that run."""
-        axis = int(np.argmax(grid))
-        last = min(int(np.ceil(self.share * grid[axis])) + 1 + self.more, grid[axis])
-        ranges = [np.arange(n - last if i == axis else 0, n) for i, n in enumerate(grid)]
-        x, y, z = np.meshgrid(*ranges, indexing="ij")
-        return np.sort((x + grid[0] * (y + grid[1] * z)).reshape(-1))
 
 
 class FarRunner(SimRunner):
@@ -189,8 +116,6 @@ class Far:
     more: int = 0
 
 
-C = 40  # columns of a row
-ROWS = 2**32 // C + 9  # of rows of C elements: past 2^32 of them
 BELOW = 2**31 - 8  # elements: none passes 2^31, but the last thread block's other threads would
 WEIGHTS = ("dweight", "dbias", "dweight1", "dweight2", "dbias1", "dbias2")
 
@@ -207,6 +132,13 @@ CASES = [
     Far("add.*", lambda n: {"a": (n, C), "b": (n, C)}, ROWS),
     Far("add.vector", lambda n: {"a": (n,), "b": (n,)}, BELOW, near=40),
     Far("scale.*", lambda n: {"x": (n, C), "by": -0.3}, ROWS),
+    Far("lora_add.*", lambda n: {"a": (n, C), "b": (n, C), "scale": 0.25}, ROWS),
+    Far("concat.*", lambda n: {"a": (n, C - 7), "b": (n, 7)}, ROWS),
+    Far("relu*.generated", lambda n: {"x": (n, C)}, ROWS),
+    Far("silu.generated", lambda n: {"x": (n, C)}, ROWS),
+    Far("silu_gate.generated", lambda n: {"x": (n, C), "gate": (n, C)}, ROWS),
+    Far("softcap.generated", lambda n: {"x": (n, C)}, ROWS),
+    Far("unit_*.generated", lambda n: {"x": (n, C)}, ROWS),
     Far("dropout.*", lambda n: {"x": (n, C), "p": 0.5}, 4 * ROWS),  # past 2^32 groups of four
     Far("swiglu.*", lambda n: {"x": (n, 2 * C)}, ROWS),
     Far("mlp_swiglu.composed", lambda n: {"x": (n, 8), "r": (n, 8), "weight1": (2 * C, 8)}, ROWS, without=WEIGHTS),
@@ -218,7 +150,7 @@ CASES = [
     Far("embedding.*", lambda n: {"ids": (n,), "rows": 29, "cols": C}, ROWS, without=WEIGHTS),
     Far("layernorm.naive", lambda n: {"x": (n, C)}, ROWS, without=WEIGHTS),
     Far("layernorm.warp", lambda n: {"x": (n, C)}, ROWS, without=WEIGHTS),
-    Far("rmsnorm.*", lambda n: {"x": (n, C)}, ROWS, without=WEIGHTS),
+    Far("rmsnorm.[nw]*", lambda n: {"x": (n, C)}, ROWS, without=WEIGHTS),
     Far("qk_norm.*", lambda n: {"qkv": (n, 48), "heads": 2}, ROWS, without=("dq_weight", "dk_weight")),
     Far("cross_entropy.*", lambda n: {"logits": (n, C), "targets": (n,), "classes": 37}, ROWS),
     Far("matmul.naive", lambda n: {"x": (n, 8), "features": C}, ROWS, without=WEIGHTS),
@@ -234,20 +166,32 @@ CASES = [
     Far("route.naive", lambda n: {"logits": (n, 16), "k": 2}, 2**32 // 16 + 9),
     Far("expert_matmul.naive", lambda n: {"x": (n, 1, 8), "expert": (n, 1, 2), "experts": 3, "features": C}, ROWS // 2,
         without=WEIGHTS),
+    Far("split.naive", lambda n: {"x": (n, C), "first": 5}, ROWS),
+    Far("causal_conv.naive", lambda n: {"x": (n, 3, C)}, ROWS // 3, without=WEIGHTS),
     Far("adamw_update.*", flat, 2**32 + 64 * 3, near=128),
 ]  # fmt: skip
 
 
 # Variants whose loops over all rows, or over a whole matrix, are too long for the simulator
 LEFT_OUT = {
-    "layernorm.shared": "a thread block walks a 512th of the rows",
+    "layernorm.onepass": "thread blocks, as many as run at once, walk all rows",
+    "rmsnorm.onepass": "thread blocks, as many as run at once, walk all rows",
+    "matmul.rows": "at most 16 rows",
+    "matmul_add.rows": "at most 16 rows",
+    "mlp_gelu.rows": "at most 16 rows",
+    "attention.split": "at most 16 queries that share keys, and 2^31 thread blocks",
     "head_loss.mma": "matmul.mma and cross_entropy.fused, on a slice of the rows at a time",
     "global_norm.naive": "one thread block walks all elements",
     "global_norm.blocks": "its verdict adds up a sum for each chunk; blocks_sums is below",
     "muon_update.naive": "products of whole matrices; its kernels are below",
     "muon_update.tiled": "products of whole matrices; its kernels are below",
+    "muon_update.mma": "products of whole matrices",
     "balance.naive": "a thread block walks all rows",
     "expert_matmul.grouped": "a thread block walks all rows; grouped_fold is below",
+    "expert_matmul.mma": "a thread block walks all rows",
+    "dpo_loss.warp": "one warp adds up all rows; margins and slope are below",
+    "sink_attention.warp": "dsink walks all rows; forward, on 65,535 rows, which is the most, is below",
+    "selective_scan.chunked": "at most 65,535 sequences, and more are refused; a thread walks 32 tokens, or all chunks",
     "rope_attention.decode": "at most 65,535 rows of 40 tokens: a larger grid is refused in words",
 }
 
@@ -296,120 +240,3 @@ def test_the_last_rows_of_a_tensor_that_passes_two_to_the_31_are_right(name: str
         assert np.isfinite(values).all(), f"{tensor}: not all written"
         error = np.linalg.norm(values - want.all[tensor]) / max(np.linalg.norm(want.all[tensor]), 1e-30)
         assert error < close, f"{tensor}: {error}"
-
-
-# --- kernels by themselves -----------------------------------------------------------------------------------------
-
-
-class Tail:
-    """A tensor of `size` elements, of which the last are `values`; NaN where they are to be written."""
-
-    def __init__(self, size: int, values: Any) -> None:
-        self.size, self.values = size, np.asarray(values)
-
-    @property
-    def nbytes(self) -> int:
-        return self.size * self.values.itemsize
-
-
-def launch_far(
-    source: str, kernel: str, args: Sequence[Any], grid: Sequence[int], block: Sequence[int], last: int = 2,
-    **defines: int,
-):  # fmt: skip
-    """The last elements of each Tail among `args` after the `last` thread blocks of a launch have run."""
-    device, shape = FarDevice(0, 0), Shape((*grid, 1, 1)[:3], (*block, 1, 1)[:3])
-    ptx = compile_ptx(Kernel(Path(source).resolve(), kernel, tuple(sorted({"ELEM_BF16": 0, **defines}.items())))).ptx
-    simulator = Simulator(ptx, device.space)
-    places = [device.space.allocate(a.nbytes) if isinstance(a, Tail) else 0 for a in args]
-    for place, tail in zip(places, args, strict=True):
-        if isinstance(tail, Tail):
-            device.space.write(place + tail.nbytes - tail.values.nbytes, tail.values)
-    packed = [
-        p.to_bytes(8, "little") if isinstance(a, Tail) else a.tobytes() for a, p in zip(args, places, strict=True)
-    ]
-    device.run_blocks(simulator, kernel, packed, shape, np.arange(shape.blocks - last, shape.blocks))
-    return [
-        device.space.read(p + a.nbytes - a.values.nbytes, a.values.nbytes).view(a.values.dtype).reshape(a.values.shape)
-        for a, p in zip(args, places, strict=True)
-        if isinstance(a, Tail)
-    ]
-
-
-RNG = np.random.default_rng(0)
-MUON = "plugins/muon/cuda/muon_update.cu"
-FAR_N = 2**32 + 77  # elements
-
-
-def draw(*shape: int) -> Any:
-    return RNG.standard_normal(shape).astype(np.float32)
-
-
-def unwritten(*shape: int) -> Any:
-    return np.full(shape, np.nan, np.float32)
-
-
-def test_the_norms_last_thread_block_sums_the_last_elements() -> None:
-    x, blocks = draw(CHUNK + 77), -(-FAR_N // CHUNK)
-    args = [Tail(blocks, np.full(2, np.nan)), Tail(FAR_N, x), np.uint64(FAR_N)]
-    found, _ = launch_far("ops/cuda/global_norm.cu", "blocks_sums", args, (blocks,), (256,), CHUNK=CHUNK)
-    np.testing.assert_allclose(found.sum(), np.square(x, dtype=np.float64).sum())
-
-
-def test_the_last_gradients_of_rows_with_several_takers_are_folded() -> None:
-    rows, K, takers = 2**32 // C + 9, np.int32(C), np.int32(2)
-    parts = draw(3, 2, C)
-    args = [Tail(rows * C, unwritten(3, C)), Tail(rows * 2 * C, parts), np.int32(rows), K, takers, np.int32(0)]
-    found, _ = launch_far("plugins/moe/cuda/expert_matmul.cu", "grouped_fold", args, (-(-rows * C // 128),), (128,))
-    np.testing.assert_allclose(found, parts.sum(1), rtol=1e-6)
-
-
-def test_muons_kernels_take_the_last_elements_of_a_matrix() -> None:
-    grid, n = (-(-FAR_N // 256),), np.uint64(FAR_N)
-    m, grad, control = draw(200), draw(200), np.array([0.5, 0, 0, 0, 0, 1, 1, 0, 0, 0])  # lr; scale; ok
-    blend = (np.float32(0.9), np.int32(0))
-    args = [
-        Tail(FAR_N, unwritten(200)),
-        Tail(FAR_N, m),
-        Tail(grid[0], unwritten(2)),
-        Tail(FAR_N, grad),
-        Tail(10, control),
-    ]
-    x, kept, *_ = launch_far(MUON, "direction", [*args, n, *blend], grid, (256,))
-    np.testing.assert_allclose(kept, np.float32(0.9) * m + np.float32(0.1) * grad, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(x, kept)
-    (halved, _) = launch_far(MUON, "unit", [Tail(FAR_N, m), Tail(1, np.float32([0.5])), n], grid, (256,))
-    np.testing.assert_array_equal(halved, m / 2)
-    arguments = [Tail(FAR_N, m), np.uint64(0), Tail(FAR_N, grad), Tail(10, control), n, np.float32(0.25), np.float32(0)]
-    w, *_ = launch_far(MUON, "step", arguments, grid, (256,))
-    np.testing.assert_allclose(w, m - 0.5 * 0.25 * grad, rtol=1e-6, atol=1e-7)
-
-
-@pytest.mark.parametrize("kernel", ["naive_product", "tiled_product"])
-def test_muons_products_reach_the_last_element_of_a_matrix(kernel: str) -> None:
-    rows, columns, inner = 2**16 + 3, 2**16 + 32, 5
-    p, q = draw(3, inner), draw(inner, columns)
-    strides = (columns, 1, inner, 1, columns, 1, rows, columns, inner)
-    out = Tail(rows * columns, unwritten(2, columns))
-    args = [out, np.uint64(0), Tail(rows * inner, p), Tail(inner * columns, q), np.float32(0), np.float32(1)]
-    grid = (-(-columns // 32), -(-rows // 32))
-    found, *_ = launch_far(MUON, kernel, [*args, *map(np.int32, strides)], grid, (32, 32), last=1)
-    np.testing.assert_allclose(found[-1, -32:], (p[-1] @ q)[-32:], rtol=1e-4, atol=1e-5)
-
-
-# --- sources ---------------------------------------------------------------------------------------------------------
-
-ROOT = Path(__file__).parents[2]
-SOURCES = [p for name in ("ops", "plugins", "core") for p in sorted((ROOT / name).rglob("*.cu*")) if p.is_file()]
-FOREIGN = ("races.md", "simulator.md", "judge.md", "native.md")  # their kernels are anybody's, without the prelude
-PAGES = [p for p in sorted((ROOT / "docs").glob("*.md")) if p.name not in FOREIGN]
-TEXTS = {str(p.relative_to(ROOT)): p.read_text("utf-8") for p in [*SOURCES, *PAGES]}
-
-
-@pytest.mark.parametrize("name", TEXTS)
-def test_no_thread_number_and_no_loop_over_elements_is_of_32_bits(name: str) -> None:
-    """The two ways to wrap that come back with every new kernel; a loop over all elements is too long to be run."""
-    wraps = re.findall(r"(?<!\(u64\))blockIdx\.x \* (?:blockDim|gridDim).*", TEXTS[name])
-    for kernel in re.split(r'(?=extern "C")', TEXTS[name]):
-        for count in re.findall(r"\bu64 (\w+)[,)]", kernel.partition("{")[0]):
-            wraps += re.findall(rf"\((?!u64 )\w+ (?:\w+) = [^;]*; \w+ < {count}\b.*", kernel)
-    assert not wraps, "global_thread() and global_row() of the prelude, and u64 in loops over a u64, do not wrap"

@@ -70,8 +70,11 @@ def test_it_writes_after_each_item_and_runs_again_only_what_has_not_passed(tmp_p
     assert ran == ["driver", "maps"]
     ran.clear()
     monkeypatch.setattr(first_light, "commit", lambda: "abd")
+    assert first_light.run_all(out, None, ["check"]) == 0
+    assert ran == [name for name in first_light.ITEMS if name != "check"]
+    ran.clear()
     assert first_light.run_all(out, None) == 0
-    assert ran == list(first_light.ITEMS)
+    assert ran == ["driver", "check"]
 
 
 def test_an_item_that_dies_is_a_failure_with_what_it_said(monkeypatch):
@@ -262,7 +265,7 @@ def test_a_chip_without_tensor_maps_is_not_asked_for_them(monkeypatch):
 
 @pytest.mark.parametrize(
     ("arch", "gib", "chosen"),
-    [("sm_75", 15, ["f32", 16]), ("sm_75", 7, ["f32", 4]), ("sm_90a", 79, ["bf16", 16]), ("sm_86", 7.5, ["bf16", 8])],
+    [("sm_75", 15, ["fp16", 16]), ("sm_75", 7, ["fp16", 8]), ("sm_90a", 79, ["bf16", 16]), ("sm_86", 7.5, ["bf16", 8])],
 )
 def test_the_run_of_fifty_steps_fits_the_card(monkeypatch, arch, gib, chosen):
     device = PlannedDevice(arch)
@@ -302,9 +305,38 @@ def test_the_notebooks_cells_are_python_or_commands_that_exist():
             assert all(word in known for word in words[2:])
         if words[0] == "core":
             assert words[1] in VERBS
+            verb = importlib.import_module(f"core.cli.{words[1]}").command
+            verb.make_context(words[1], words[2:]).close()
     assert any('".[{extras}]"' in text and "cu12" in text for text in cells("code"))
     pyproject = tomli.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    assert {"test", "cu12"} <= set(pyproject["project"]["optional-dependencies"])
+    assert {"test", "sass", "cu12"} <= set(pyproject["project"]["optional-dependencies"])
+
+
+@pytest.mark.parametrize(
+    ("driver", "repository", "extras"), [("550.54.15", "", "test,sass,cu12"), ("580.65", "x.git", "test,sass")]
+)
+def test_the_notebooks_python_runs_where_its_programs_are_stand_ins(tmp_path, monkeypatch, driver, repository, extras):
+    """nvidia-smi says its driver, pip and git note what they are asked; tar unpacks the archive."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bin").mkdir()
+    for name, line in {
+        "nvidia-smi": f"echo {driver}",
+        "pip": f'echo "$@" >> {tmp_path}/asked',
+        "git": "mkdir $3",
+    }.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    (tmp_path / "tree/corelm").mkdir(parents=True)
+    subprocess.run(["tar", "-czf", "corelm.tar.gz", "-C", "tree", "corelm"], check=True)
+    names: dict[str, object] = {}
+    for text in cells("code"):
+        lines = [line for line in text.splitlines() if not line.startswith("!")]
+        exec(
+            compile("\n".join(lines).replace('REPOSITORY = ""', f'REPOSITORY = "{repository}"'), "cell", "exec"), names
+        )
+    assert Path.cwd() == tmp_path / "corelm"
+    assert (tmp_path / "asked").read_text() == f"install -q -e .[{extras}]\n"
 
 
 def test_the_notebook_has_run_nowhere_and_says_so():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,10 @@ import pytest
 import core.sim
 from core.errors import BuildError
 from core.kernels import toolkit
+from core.kernels.cuda_file import CudaFile, _run_nvcc
 from core.sim import KernelError, Map, Pointer
+from core.sim.native.choice import EXECUTORS
+from core.sim.native.toolchain import compiler
 
 NAMES = """
 #include <cstdint>
@@ -19,6 +24,7 @@ typedef unsigned long long u64;  // the prelude has one of its own
 template <typename T, int N> __global__ void fill(T* y, int n) { if (threadIdx.x < n) y[threadIdx.x] = T(N); }
 __global__ void put(float* y, float a) { y[threadIdx.x] = a * warpSize; }
 __global__ void put(int* y, int a) { y[threadIdx.x] = a; }
+template <int N> __global__ void __launch_bounds__(N, 2) bounded(float* y) { y[threadIdx.x] = N; }
 static __global__ void hidden(int32_t* y) { y[0] = std::numeric_limits<int32_t>::max(); }
 namespace ns {
 __constant__ float coeffs[4];
@@ -49,6 +55,8 @@ def test_a_kernel_has_its_cxx_name_and_a_template_its_arguments(names: core.sim.
     assert z.tolist() == [-7] * 4
     names.run("put(float*, float)", 1, 4, [y, 2])
     assert y.tolist() == [64] * 4
+    names.run("bounded<4>", 1, 4, [y])
+    assert y.tolist() == [4] * 4
     hidden = np.zeros(1, np.int32)
     names.run("hidden", 1, 1, [hidden])
     assert hidden[0] == 2**31 - 1
@@ -189,6 +197,23 @@ def test_a_source_with_host_code_is_compiled_by_nvcc() -> None:
     assert y[0] == 5
 
 
+def test_a_launch_from_a_kernel_is_compiled_as_nvcc_wants_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By separate compilation, and only then."""
+    commands: list[list[str]] = []
+
+    def nvcc(command: list[str], **settings: object) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        if "-rdc=true" not in command and "<<<1, 2>>>" in Path(command[-1]).read_text():
+            return subprocess.CompletedProcess(command, 1, "", "error: launch requires separate compilation mode")
+        Path(command[command.index("-o") + 1]).write_text("ptx")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr("core.kernels.cuda_file.subprocess.run", nvcc)
+    for text, calls in (("k<<<1, 2>>>();", 2), ("", 1)):
+        commands.clear()
+        assert _run_nvcc(CudaFile(tmp_path / "k.cu", text), ())[0] == b"ptx" and len(commands) == calls
+
+
 def test_the_prelude_is_there_when_it_is_asked_for() -> None:
     source = "__global__ void k(float* y) { y[0] = warp_sum(1.0f); }"
     y = floats(1)
@@ -196,6 +221,9 @@ def test_the_prelude_is_there_when_it_is_asked_for() -> None:
     assert y[0] == 32
     with pytest.raises(BuildError, match="warp_sum of corelm's prelude: prelude=True"):
         core.sim.load(source)
+    with pytest.raises(BuildError, match='identifier "i" is undefined') as caught:  # a local name of the prelude too
+        core.sim.load("__global__ void k(float* y) { y[i] = 1; }")
+    assert not caught.value.hint
 
 
 # --- arguments --------------------------------------------------------------------------------------------------
@@ -265,3 +293,66 @@ def test_a_tensor_map_has_strides_and_more_dims_than_its_array_by_value_and_by_p
     y = floats(16)
     core.sim.run(MAPPED, kernel, 1, 1, [one, y])
     assert (y.reshape(4, 4) == x[2:6, 4:8]).all()
+
+
+# --- the grid -----------------------------------------------------------------------------------------------------
+
+# grid.sync() of cooperative groups, as its headers have it: the driver gives the place of the barrier in two registers
+GRID = """
+__device__ unsigned* place() {
+    unsigned high, low;
+    asm("mov.u32 %0, %%envreg1;" : "=r"(high));
+    asm("mov.u32 %0, %%envreg2;" : "=r"(low));
+    return (unsigned*)((unsigned long long)high << 32 | low) + 1;
+}
+__device__ void sync_grid() {
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        unsigned one = blockIdx.x == 0 ? 0x80000000u - (gridDim.x - 1) : 1, old, now;
+        asm volatile("atom.add.release.gpu.u32 %0, [%1], %2;" : "=r"(old) : "l"(place()), "r"(one) : "memory");
+        do asm volatile("ld.acquire.gpu.u32 %0, [%1];" : "=r"(now) : "l"(place()) : "memory");
+        while (((old ^ now) & 0x80000000u) == 0);
+    }
+    __syncthreads();
+}
+__global__ void k(int* y, int* x) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x, n = gridDim.x * blockDim.x;
+    for (int turn = 0; turn < 3; turn++) {
+        x[i] = y[i] + i;
+        sync_grid();
+        y[i] = x[(i + 40) % n];
+        sync_grid();
+    }
+}
+"""
+
+
+@pytest.mark.parametrize("mode", ["strict", *EXECUTORS])
+def test_the_thread_blocks_of_a_grid_meet(mode: str) -> None:
+    executor = None if mode == "strict" else mode
+    if mode == "native" and compiler() is None:
+        pytest.skip("no C compiler")
+    y, i = np.zeros(96, np.int32), np.arange(96)
+    file = core.sim.load(GRID)
+    for _ in range(2):
+        y[:] = 0
+        file.run("k", 3, 32, [y, y.copy()], strict=mode == "strict", executor=executor)
+        assert (y == (i + 40) % 96 + (i + 80) % 96 + (i + 120) % 96).all()
+
+
+# --- benchmarks/foreign.py ----------------------------------------------------------------------------------------
+
+
+def test_the_benchmark_counts_what_no_thread_has_reached(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("foreign", Path(__file__).parents[2] / "benchmarks/foreign.py")
+    assert spec is not None and spec.loader is not None
+    foreign = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(foreign)
+    (tmp_path / "llm.c").mkdir()
+    path = tmp_path / "llm.c" / "two.cu"
+    path.write_text("""__global__ void one(float* y) { y[0] = 1; }
+    __global__ void two(float* y, cudaTextureObject_t t, int n) { if (n) y[0] = tex1Dfetch<float>(t, 0); }""")
+    ((name, found),) = foreign.Checkouts([tmp_path / "llm.c"], tmp_path).files()
+    problem, lacks = foreign.linked(foreign.Checkouts([tmp_path / "llm.c"], tmp_path), name, found)
+    assert (problem, [bool(lacking) for lacking in lacks.values()]) == ("", [False, True])
+    assert "has no textures" in str(lacks)

@@ -247,3 +247,17 @@ def test_two_headers_under_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r'"size\.cuh" reaches .*one/size\.cuh and .*two/size\.cuh') as error:
         compile_ptx(Kernel(tmp_path / "k.cu", "k"))
     assert error.value.hint == "rename one of the headers"
+
+
+@pytest.mark.parametrize("slices", [1, 33, 70])
+def test_slices_are_folded_whatever_their_number(slices):
+    source = """
+#include "core/columns.cuh"
+extern "C" __global__ void fold(float* out, const float* partials, int slices, int columns, int add) {
+    fold_slices(out, partials, slices, columns, columns, add);
+}"""
+    partials = np.random.default_rng(slices).standard_normal((slices, 45)).astype(np.float32)
+    out = np.ones(45, np.float32)
+    sizes = [np.int32(slices), np.int32(45), np.int32(1)]
+    core.sim.run(source, "fold", (2, 1), (32, 32), [out, partials, *sizes], prelude=True)
+    np.testing.assert_allclose(out, 1 + partials.sum(0, dtype=np.float64), rtol=1e-5, atol=1e-5)

@@ -12,10 +12,12 @@ from judged import RIGHT, SCALE, changed, failure, heard, kernel
 
 from core import f32
 from core.judge import KernelLaunch, Problem
+from core.judge.hearing import Hearing
 from core.judge.problem import load_problem
-from core.judge.questions import CHECKS, hear
+from core.judge.questions import CHECKS, answer, hear
 from core.judge.submission import Submission, included
 from core.judge.verdict import QUESTIONS
+from core.kernels.nvrtc import Kernel, compile_ptx
 
 SUMS = Problem(
     truth=lambda x: x.sum(1),
@@ -119,6 +121,9 @@ FAILING: dict[str, list[tuple[Problem, str, str]]] = {
         (SCALE, kernel("if (i < n) { if (key[i] != x) { kept[i] = 2 * x[i]; key[i] = x; } y[i] = kept[i]; }", CACHE),
          "gives the result of the call before it"),
         (SCALE, kernel("if (i < n) y[i] = 2 * x[i] + 0.25f * calls[i]++;", CACHE), "keeps its value"),
+        (SCALE, kernel("if (i < n) { float k = x[7 % n]; if (found[i] != k) { kept[i] = 2 * x[i]; found[i] = k; } "
+                       "y[i] = kept[i]; }", f"{CACHE} __device__ float found[8192];"),
+         "a fourth call with one new element of each input gives the result of the call before it"),
     ],
     "hard": [
         (SCALE, kernel("if (i < n) y[i] = x[i] == x[i] ? 2 * x[i] : 0;"), "in: n = 259, nan contents"),
@@ -243,7 +248,10 @@ def test_several_launches_share_scratch_and_integers_are_exact() -> None:
     assert wrong[0] == "awkward" and "at [69]" in wrong[1] and "1 of 70 are wrong" in wrong[1]
 
 
-@pytest.mark.parametrize("dtype, pair", [("f16", "cvt.f32.f16 v, h;|cvt.rn.f16.f32 h, v;"), ("bf16", "")])
+F16_PAIR = "cvt.f32.f16 v, h;|cvt.rn.f16.f32 h, v;"
+
+
+@pytest.mark.parametrize("dtype, pair", [("f16", F16_PAIR), ("fp16", F16_PAIR), ("bf16", "")])
 def test_narrow_buffers_are_held_to_their_own_rounding(dtype: str, pair: str) -> None:
     problem = Problem(
         truth=lambda x: 3 * x,
@@ -261,6 +269,23 @@ def test_narrow_buffers_are_held_to_their_own_rounding(dtype: str, pair: str) ->
         heard(problem, text.replace("FACTOR", "3.0f"))
     )
     assert failure(heard(problem, text.replace("FACTOR", "3.02f")))[0] == "awkward"
+
+
+# element type -> its name in C, and an error of one element that only clues by the bounds of that type see
+ONE_OFF = {"fp16": ("__half", 2.5), "f64": ("double", 0.01), "i32": ("int", 1)}
+
+
+@pytest.mark.parametrize("dtype", ONE_OFF)
+def test_a_clue_sees_a_wrong_element_by_the_bounds_of_the_narrowest_element_type(dtype: str) -> None:
+    name, off = ONE_OFF[dtype]
+    problem = changed(
+        inputs={"x": f"n : {dtype}"}, outputs={"y": f"n : {dtype}"}, sizes=[{"n": 259}], real=(),
+        contents=lambda rng, dims: {"x": np.full(dims["n"], 64)},
+    )()  # fmt: skip
+    body = f"if (i < n) y[i] = ({name})((double)x[i] * 2 + (i == 200 ? {off} : 0));"
+    text = kernel(body, "#include <cuda_fp16.h>", parameters=f"{name}* y, const {name}* x, int n")
+    found = answer(Hearing(problem, Submission(problem, text)), "awkward")
+    assert (found.state, found.seen) == ("failed", "only element 200 is wrong"), found
 
 
 def test_doubles_are_held_to_their_own_rounding_and_cudas_functions_are_wide_enough() -> None:
@@ -347,6 +372,37 @@ def test_a_message_is_no_longer_than_people_read() -> None:
 def test_a_submission_reads_no_file_but_headers_beside_it(text: str) -> None:
     which, lines = failure(heard(SCALE, f"{text}\n{RIGHT}"))
     assert which == "compiles" and "includes" in lines and "root" not in lines, lines
+
+
+@pytest.mark.parametrize("lines", ["#line 3", "# 3", '.file 1 "SECRET"'])
+def test_a_message_quotes_no_file_that_a_submission_claims_to_be(lines: str, tmp_path: Path) -> None:
+    """A file of another folder, or a file beside the submission that is not a header."""
+    path = tmp_path / "mine" / "mine.cu"
+    path.parent.mkdir()
+    for folder in (tmp_path, path.parent):
+        secret = folder / "secret.py"
+        secret.write_text("the truth\n" * 9)
+        wrong = kernel("y[i] = 2 * x[i];")
+        if lines.startswith("."):
+            ptx = compile_ptx(Kernel(Path("k.cu"), "scale", text=wrong)).ptx
+            path.write_text(re.sub(r'\.file\s+1 "[^"]*"', f'.file 1 "{secret}"', ptx))
+        else:
+            path.write_text(f'{lines} "{secret}"\n{wrong}')
+        which, text = failure(hear(SCALE, Submission.read(SCALE, path)))
+        assert which == "bounds" and "secret.py" in text and "the truth" not in text, text
+
+
+@pytest.mark.parametrize("way", ['#include "/etc/passwd"', '#include "link.cuh"'])
+def test_headers_beside_a_submission_reach_no_other_file_either(way: str, tmp_path: Path) -> None:
+    folder, secret = tmp_path / "mine", tmp_path / "secret.txt"
+    folder.mkdir()
+    secret.write_text("root of all\n")
+    (folder / "link.cuh").symlink_to(secret)
+    (folder / "one.cuh").write_text('#include "two.hpp"\n')
+    (folder / "two.hpp").write_text(f"{way}\n")
+    (folder / "mine.cu").write_text(f"#include <one.cuh>\n{RIGHT}")
+    which, text = failure(hear(SCALE, Submission.read(SCALE, folder / "mine.cu")))
+    assert which == "compiles" and "includes" in text and "root" not in text, text
 
 
 def test_headers_of_its_own_folder_are_let_in(tmp_path: Path) -> None:

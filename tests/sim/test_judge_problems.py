@@ -28,7 +28,7 @@ from core.judge import KernelLaunch, Problem
         (changed(hard=["nann"]), 'hard contents "nann"; did you mean "nan"'),
         (changed(scalars={"a": 1.5}), "a kernel's scalars are typed"),
         (changed(scalars={"a": i32(2**40)}), "i32 holds"),
-        (changed(zeroed=["x"]), 'zeroed "x" is no output'),
+        (changed(zeroed=["x"]), 'zeroed "x" is neither an output'),
         (changed(launches=KernelLaunch("scale", "y z n")), 'no buffer, scalar or dim "z"'),
         (changed(launches=KernelLaunch("scale", "y x n:half")), "one of the types"),
         (changed(launches=KernelLaunch("scale", "y x n", grid="n / 128")), "expected a whole number"),
@@ -49,7 +49,7 @@ def test_a_problem_that_does_not_fit_together_says_why(make: Callable[[], Proble
         ({"truth": lambda x: x[5]}, "truth raised IndexError"),
         ({"truth": lambda x: None}, 'truth returns object of shape () for "y"'),
         ({"contents": lambda rng, dims: {"x": np.zeros(7)}}, 'contents gives "x" of shape (7,)'),
-        ({"contents": lambda rng, dims: {"q": np.zeros(7)}}, 'contents gives "q", which is no input'),
+        ({"contents": lambda rng, dims: {"q": np.zeros(7)}}, 'contents gives "q", which is not an input'),
     ],
 )
 def test_a_truth_that_gives_something_else_is_the_problems_fault(fields: dict[str, Any], words: str) -> None:

@@ -68,7 +68,7 @@ def test_a_launch_is_recorded_with_who_asked_and_where(launched):
         and Path(found.line.split(":")[0]).name == "test_launch.py"
     )
     assert "scale.mine" in found.where and "test_launch.py" in found.where
-    assert found.kernel.defines == (("ELEM_BF16", 0),)
+    assert found.kernel.defines == (("ELEM", "float"),)
 
 
 def prepare(*addresses):
@@ -102,7 +102,7 @@ def test_a_librarys_call_that_is_none_is_refused(launched, calls, argument, word
 def test_elem_is_bf16_where_a_tensor_is(launched):
     y, x = tensor((8,), "bf16"), tensor((8,), "bf16")
     (found,) = launched(lambda t, launch: good(t, launch, define={"WIDTH": 8}), y=y, x=x)
-    assert found.kernel.defines == (("ELEM_BF16", 1), ("WIDTH", 8))
+    assert found.kernel.defines == (("ELEM", "bf16"), ("WIDTH", 8))
     assert element_type(Tensors(a=1, b=None, y=Y)) == "f32"
 
 

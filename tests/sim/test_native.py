@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +152,23 @@ def test_a_compiler_that_compiles_nothing_is_passed_over(monkeypatch: pytest.Mon
     assert choose() is None
 
 
+def test_one_of_several_processes_compiles_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORELM_CACHE", str(tmp_path))
+    command, builds = compiler(), []
+
+    def build(command: object, sources: object, room: Path) -> Path:
+        builds.append(room)
+        time.sleep(0.1)
+        (room / "machine.so").write_bytes(b"compiled")
+        return room / "machine.so"
+
+    monkeypatch.setattr(toolchain, "_build", build)
+    monkeypatch.setattr(toolchain, "Machine", lambda path, key: path)
+    with ThreadPoolExecutor(3) as pool:
+        loaded = list(pool.map(toolchain._load, [command] * 3))
+    assert len(builds) == 1 and len({path.name for path in loaded}) == 1
+
+
 def test_a_config_chooses_the_executor(monkeypatch: pytest.MonkeyPatch) -> None:
     config, registry = resolve_config("tiny", overrides=["executor=interpreter"], device="sim")
     engine = build_engine(config, registry, load_model(config.model, registry), None)
@@ -204,6 +223,41 @@ def test_atomics_take_their_turns_by_blocks_warps_and_lanes() -> None:
     }"""
     args = [np.zeros(320, np.uint32), np.zeros(16, np.int32), np.zeros(8, np.uint64), np.zeros(320, np.float32)]
     both(source.replace("__syncthreads();\n        y", "__syncwarp();\n        y"), "k", 3, 96, args)
+
+
+def test_atomics_of_narrow_numbers_and_of_pairs() -> None:
+    body, outputs = "", []
+    for place, kind in enumerate(("f16", "bf16")):
+        for operation in ("add", "min", "max"):
+            for pair in ("", "x2"):
+                name = f"{operation}.noftz.{kind}{pair}"
+                word = "%0, [%1], %2;" if pair else "h, [%1], v; cvt.u32.u16 %0, h;"
+                outputs.append(f"""
+                    asm("{{.reg.b16 h, v; cvt.u16.u32 v, %2; atom.global.{name} {word}}}"
+                        : "=r"(r) : "l"(y + {4 * (len(outputs) + 1)} + t % 2), "r"(x[t + {32 * place}]));
+                    sum += r * {2 * len(outputs) + 1};""")
+    body = "\n".join(outputs)
+    source = f"""extern "C" __global__ void k(unsigned* y, const unsigned* x, unsigned short* c, unsigned* z) {{
+      unsigned t = threadIdx.x, r, sum = 0; {body}
+      for (unsigned short old = c[t % 3], was; (was = atomicCAS(c + t % 3, old, old + x[t])) != old;) old = was;
+      z[t] = sum;
+    }}"""
+    x = np.random.default_rng(1).integers(0, 2**32, 64, dtype=np.uint32)
+    x[:4] = 0x7C007E01, 0xFC000000, 0x80000000, 0x00018001  # infinities, not a number, zeros, the smallest
+    both(source, "k", 1, 32, [np.zeros(64, np.uint32), x, np.zeros(4, np.uint16), np.zeros(32, np.uint32)])
+
+
+def test_clocks_grow_on_the_machine_too() -> None:
+    source = """extern "C" __global__ void k(int* y) {
+      long long start = clock64(), t; unsigned c = clock(); unsigned long long g;
+      asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(g));
+      while (clock64() - start < 9) ;
+      asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t));
+      y[threadIdx.x] = (t > g) + 2 * (clock64() > start) + 4 * (clock() > c);
+    }"""
+    y = np.zeros(40, np.int32)
+    run(source, "k", 1, 40, [y], strict=False, executor="native")
+    assert (y == 7).all()
 
 
 def test_a_native_launch_says_what_it_reached() -> None:

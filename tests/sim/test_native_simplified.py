@@ -150,3 +150,17 @@ def test_parameters_in_parts_and_signed() -> None:
         ret;"""
     )
     assert (both(body, 1, 32, 0x1234_56FE) == -2 + 0x1234 + 0x56FE + 0x1234 + 0x56).all()
+
+
+def test_a_load_of_32_bits_into_64_keeps_its_sign() -> None:
+    """The compiler indexes by such a register: -1 must not become 2^32 - 1."""
+    body = (
+        INDEX
+        + """st.global.u32 [%rd2], -7;
+        ld.global.s32 %rd5, [%rd2];
+        add.s64 %rd5, %rd5, 1;
+        shr.u64 %rd5, %rd5, 32;
+        st.global.u32 [%rd2], %rd5;
+        ret;"""
+    )
+    assert (both(body, 1, 32, 0) == 2**32 - 1).all()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from core.errors import BuildError, DeviceError
-from core.kernels import nvrtc, nvrtc_library
+from core.kernels import nvrtc, nvrtc_library, sources
 from core.kernels.nvrtc import Compiled, Kernel, compile_all, compile_cubin, compile_ptx
 
 pytestmark = pytest.mark.skipif(sys.platform == "darwin", reason="there is no NVRTC for macOS")
@@ -64,6 +67,42 @@ def test_an_entry_is_used_again_by_this_process_and_by_the_next(source):
     assert len(runs) == 1
 
 
+def copied(path, text=DOUBLE):
+    """The source and its header in another folder, under another name."""
+    folder = path.parent / "copy"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    shutil.copy(path.with_name("half.cuh"), folder)
+    (folder / "again.cu").write_text(text)
+    return folder / "again.cu"
+
+
+@pytest.mark.parametrize("arch", ["compute_80", "sm_80"])
+def test_a_copy_in_another_folder_is_not_compiled_again_and_its_lines_name_the_copy(source, arch):
+    path, runs, monkeypatch = source
+    first = compile_all([(twice(path), arch)])[0]
+    for _ in "process", "next":
+        again = compile_all([(twice(copied(path)), arch)])[0]
+        assert compile_all([(twice(path), arch)])[0] == first
+        forget(monkeypatch)
+    assert runs == [arch] and again.resources == first.resources
+    if arch == "compute_80":
+        assert str(path) in first.ptx and "again.cu" not in first.ptx
+        assert f'"{copied(path)}"' in again.ptx and str(path) not in again.ptx and "copy/half.cuh" not in first.ptx
+    copied(path).with_name("half.cuh").write_text("#define HALF(x) ((x) / 4)\n")
+    compile_all([(twice(path.parent / "copy" / "again.cu"), arch)])
+    assert runs == [arch, arch]
+
+
+def test_a_kernel_that_names_its_own_file_is_compiled_for_each(source):
+    path, runs, _ = source
+    text = DOUBLE.replace("    if", "    if (n < 0) y[0] = elem(__FILE__[0]);\n    if")
+    path.write_text(text)
+    compile_ptx(twice(path))
+    compile_ptx(twice(copied(path, text)))
+    assert len(runs) == 2
+
+
 def change_source(path, monkeypatch):
     path.write_text(DOUBLE.replace("HALF(4)", "HALF(6)"))
     return twice(path), "sm_90a"
@@ -82,7 +121,7 @@ def change_prelude(path, monkeypatch):
 
 
 def change_define(path, monkeypatch):
-    return twice(path, ELEM_BF16=1), "sm_90a"
+    return twice(path, ELEM="bf16"), "sm_90a"
 
 
 def change_option(path, monkeypatch):
@@ -111,6 +150,28 @@ def test_nothing_stale_is_used(source, change):
     assert len(runs) == 2
     if change in (change_source, change_header, change_define, change_architecture):
         assert after.code != before.code
+
+
+@pytest.mark.parametrize("seconds", [sources.SETTLED, -1.0])
+def test_a_source_is_read_again_after_each_change(tmp_path, monkeypatch, seconds):
+    """Of the same size and with the same time of change too, just after a write and long after one."""
+    monkeypatch.setattr(sources, "SETTLED", seconds)
+    path = tmp_path / "twice.cu"
+    for text in ("one", "two", "six"):
+        path.write_text(text)
+        os.utime(path, ns=(10**18, 10**18))
+        assert [sources.read_source(path) for _ in range(2)] == [text] * 2
+        time.sleep(0.02)
+
+
+def test_a_source_that_stays_as_it_is_is_read_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "SETTLED", -1.0)
+    path, opened = tmp_path / "twice.cu", []
+    path.write_text(DOUBLE)
+    real = sources.read_utf8
+    monkeypatch.setattr(sources, "read_utf8", lambda kind, path: opened.append(path) or real(kind, path))
+    assert [sources.read_source(path) for _ in range(3)] == [DOUBLE] * 3
+    assert opened == [str(path)]
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:100], lambda b: b"", lambda b: b[:-1] + bytes([b[-1] ^ 1])])
@@ -151,7 +212,7 @@ print(len(compile_cubin(Kernel(Path({str(path)!r}), "twice")).cubin))
 
 def test_many_are_compiled_at_once_each_of_them_once(source):
     path, runs, _ = source
-    jobs = [(twice(path, ELEM_BF16=b), arch) for arch in ("sm_80", "sm_90a") for b in (0, 1, 0)]
+    jobs = [(twice(path, ELEM=e), arch) for arch in ("sm_80", "sm_90a") for e in ("float", "bf16", "float")]
     done = compile_all(jobs)
     assert sorted(runs) == ["sm_80", "sm_80", "sm_90a", "sm_90a"]
     assert [d.arch for d in done] == [arch for _, arch in jobs]
@@ -246,3 +307,8 @@ def test_no_compiler_is_one_line_and_exit_4(monkeypatch):
     with pytest.raises(DeviceError) as error:
         nvrtc_library.load_nvrtc.__wrapped__()
     assert error.value.exit_code == 4 and "\n" not in error.value.message and "pip install" in error.value.hint
+
+
+def test_a_lambda_with_auto_parameters_is_a_function_of_the_device():
+    text = 'extern "C" __global__ void k(float* x) { [](auto* y) { *y = 1.0f; }(x); }'
+    assert compile_ptx(Kernel(Path("lambda.cu"), "k", text=text)).names == ["k"]

@@ -68,7 +68,7 @@ LESSONS = {
         lambda y, x, *_: x.sum(keepdims=True),
     ),
     "twice": Lesson(
-        "race", "each element wants one owner", (1, 2), 32,
+        "race", "each element needs one owner", (1, 2), 32,
         lambda: [zeros(2, 20), floats(2, 20), np.int32(2), np.int32(20)],
         lambda y, x, *_: 2 * x,
     ),

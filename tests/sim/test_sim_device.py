@@ -41,7 +41,7 @@ def tensor(device, values, dtype="f32"):
     return made
 
 
-@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "fp16"])
 @pytest.mark.parametrize("n", [1, 3, 4, 1027])
 def test_the_devices_own_launches_do_what_they_say(dtype, n):
     device, rng = SimDevice(), np.random.default_rng(n)
@@ -49,7 +49,7 @@ def test_the_devices_own_launches_do_what_they_say(dtype, n):
     control = tensor(device, np.arange(8.0), "f64")
     x, y = device.download(a), device.download(b)
     device.run(device.dot_into(control, 3, a, b) * 2)
-    expected = 3 + 2 * float(x.astype(np.float64) @ y.astype(np.float64))
+    expected = 3 + 2 * float(x.astype(np.float64) @ y.astype(np.float64)) / 2  # the loss scale is control[2]
     assert device.download(control)[3] == pytest.approx(expected, rel=1e-13)
     assert device.download(control)[[0, 1, 2, 4, 5, 6, 7]].tolist() == [0, 1, 2, 4, 5, 6, 7]
     device.run(device.copy(b, a))
@@ -58,6 +58,8 @@ def test_the_devices_own_launches_do_what_they_say(dtype, n):
     device.run(device.add(a, b))
     rounded = tensor(device, x + y, dtype)
     assert np.array_equal(device.download(a), device.download(rounded))
+    device.run(device.scale_by(b, control))
+    assert np.array_equal(device.download(b), y * np.float32(2))
     device.run(device.fill(a, 2.5))
     assert (device.download(a) == 2.5).all()
 

@@ -1,4 +1,4 @@
-"""Every form of every scalar opcode against exact arithmetic: scalar_forms.py and scalar_floats.py say what is right.
+"""Every form of every scalar opcode against exact arithmetic: scalar_forms.py and the files beside it have the results.
 
 Any number of values, of another seed, of the forms that a pattern finds:
 
@@ -21,7 +21,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the oracle lies beside this file
 
-import scalar_floats  # noqa: F401  (fills the table of forms)
+import scalar_comparisons  # noqa: F401  (fills the table of forms)
+import scalar_floats  # noqa: F401  (the same)
 from exact_numbers import CANONICAL, FORMATS, NAN, encode
 from scalar_forms import ELSEWHERE, FAMILIES, FORMS, REFUSED, Form, forms, packed
 

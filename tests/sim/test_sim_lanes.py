@@ -97,4 +97,4 @@ def test_lanes_that_write_one_element_in_one_instruction_must_agree_on_it():
         for body in ("M[t / 2] = t;", "M[5] = t;", "if (t > 3) M[t & 4] = t;"):
             with pytest.raises(KernelError) as caught:
                 run(memory, body)
-            assert caught.value.kind == "race" and "each element wants one owner" in caught.value.message
+            assert caught.value.kind == "race" and "each element needs one owner" in caught.value.message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 import core.sim
 from core.sim import KernelError
+from core.sim.faults import KINDS
 
 PAGE = (Path(__file__).parents[2] / "docs/checks.md").read_text("utf-8")
 HEAD = """
@@ -93,3 +95,29 @@ def test_strict_mode_finds_what_the_table_says_and_nothing_else(words):
     with pytest.raises(KernelError) as caught:
         core.sim.run(f"{HEAD}    {body}\n}}", "k", 2, 64, arguments)
     assert caught.value.kind == kind, str(caught.value)
+
+
+# the argument of a call that is its fault's kind
+PLACES = {"fault": 1, "_fault": 2, "report": 2, "hopeless": 1, "_said": 0}
+
+
+def raised() -> set[str]:
+    """The kinds that the simulator's sources raise, as far as they are written out."""
+    calls = (
+        node
+        for path in (Path(core.sim.__file__).parent).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call)
+    )
+    kinds = []
+    for call in calls:
+        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        kinds += [word.value for word in call.keywords if word.arg == "kind" and name == "KernelError"]
+        kinds += call.args[PLACES[name] :][:1] if name in PLACES else []
+    return {one.value for one in kinds if isinstance(one, ast.Constant) and isinstance(one.value, str)}
+
+
+def test_every_kind_of_fault_is_in_the_list_of_kinds() -> None:
+    on_page = set(re.findall(r"^\|.*\| `([a-z ]+)` \|$", PAGE, re.M))
+    assert on_page and on_page <= set(KINDS)
+    assert raised() - {""} == set(KINDS)  # "" of a function that has the kind itself

@@ -108,7 +108,7 @@ def test_a_lane_that_its_own_mask_does_not_name_is_an_error(body, strict):
 
 
 ABSENT = {
-    "if (t < 8) y[t] = __any_sync(0xffff, 1); else y[t] = 3;": "lane 8 does not come",
+    "if (t < 8) y[t] = __any_sync(0xffff, 1); else y[t] = 3;": "lane 8 does not reach",
     "y[t] = __shfl_sync(t ? ~0u : 1u, t, 0);": "lane 1 comes with the mask 0xffffffff, which names lane 0",
     "if (t < 16) { y[t] = 1; __syncwarp(); y[t] = 2; } else { __syncwarp(0xffff0000); y[t] = 3; } __syncthreads();": (
         "lane 0 waits for lane 16"

@@ -118,7 +118,7 @@ extern "C" __global__ void k(float* y, const float* x) {
 def test_two_threads_that_own_one_element_are_told_so_and_of_no_barrier():
     error = said(OWNERS, zeros(64), zeros(64), grid=2, block=4)
     assert (
-        "race: thread 3 of block 0 writes y[3], thread 0 of block 1 writes y[3]: each element wants one owner"
+        "race: thread 3 of block 0 writes y[3], thread 0 of block 1 writes y[3]: each element needs one owner"
         in str(error)
     )
     assert "barrier" not in error.hint and "__sync" not in error.hint and error.kind == "race"
@@ -133,7 +133,7 @@ extern "C" __global__ void k(float* y) {
     y[threadIdx.x] = s[threadIdx.x / 16];
 }"""
     error = said(shared.replace("/ 16", "/ 64"), zeros(64), block=64)
-    assert "writes s[0]: each element wants one owner" in error.message
+    assert "writes s[0]: each element needs one owner" in error.message
 
 
 ORDERED = """
@@ -188,7 +188,7 @@ extern "C" __global__ void k(float* y, float* parts) {
 SIDES = {
     "reading": ("__syncthreads();", "__threadfence();", "", "the reading side lacks its fence"),
     "writing": ("__syncthreads();", "", "__threadfence();", "the writing side lacks its fence"),
-    "neither": ("__syncthreads();", "", "", "before it on the writing side and behind it on the reading side"),
+    "neither": ("__syncthreads();", "", "", "before it on the writing side and after it on the reading side"),
     "before the barrier": (
         "__threadfence();\n    __syncthreads();", "", "__threadfence();", "stands before the barrier, so that it covers"
     ),

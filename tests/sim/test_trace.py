@@ -269,6 +269,14 @@ def test_the_table_fits_the_terminal_and_keeps_the_sources_indentation(capfd, mo
         assert ("FLOPS" in head) == (columns >= 100) and "CONTENDED" not in head and "CONFLICTS" not in head
 
 
+def test_headings_fit_the_terminal_and_a_variant_of_few_rows_has_an_example(capfd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for words in (("rmsnorm.onepass", "--direction=backward"), ("matmul.rows", "--direction=forward")):
+        out = printed(capfd, *words)
+        assert max(map(len, out.splitlines())) <= 80
+        assert re.search(r"\(\S+\.py:\d+\)$", out, re.M)
+
+
 def test_each_kernel_is_headed_by_its_place_and_each_line_has_its_share(capfd):
     out = printed(capfd, "embedding.naive", "--shape=ids=40", "--shape=rows=50", "--shape=cols=32")
     for place, name in re.findall(r"^  (ops/\S+)  (\w+)  (?:for|back)ward, grid", out, re.M):
@@ -318,7 +326,7 @@ def test_what_cannot_be_traced_says_why(capfd, words, code, message):
 # --- the page -------------------------------------------------------------------------------------------------------
 
 SHOWN = re.compile(r"^```sh\n(core trace [^\n]*(?:\\\n[^\n]*)*)\n```\n+```text\n(.*?)^```$", re.M | re.S)
-VERSION = re.compile(r"(?<=NVRTC )\d+(?:\.\d+)*")
+VERSION = re.compile(r"(?<=made with NVRTC )\d+(?:\.\d+)*")
 OTHER_COMPILER = 0.25  # how far an instruction count may be off under another NVRTC
 
 
@@ -346,7 +354,7 @@ def test_the_figures_of_the_page_are_what_the_commands_print(capfd, monkeypatch)
     (version,) = VERSION.findall(text)
     tolerance = 0.0 if nvrtc_version() == version else OTHER_COMPILER
     blocks = SHOWN.findall(text)
-    assert len(blocks) == text.count("```sh\n") >= 5, "a command without its figures"
+    assert len(blocks) == text.count("```sh\ncore trace") >= 5, "a command without its figures"
     for command, shown in blocks:
         out = printed(capfd, *shlex.split(command.replace("\\\n", " "))[2:]).rstrip() + "\n"
         for line, got in zip(shown.splitlines(), out.splitlines(), strict=True):

@@ -67,5 +67,5 @@ def test_contents_stand_in_the_order_of_their_files_and_imports_are_not_among_th
 def test_another_kind_and_something_else_than_a_module_are_errors(modules):
     with pytest.raises(TypeError, match="expected Op, Variant, Optimizer or Schedule"):
         contents_of(int, *modules)
-    with pytest.raises(TypeError, match="is no module"):
+    with pytest.raises(TypeError, match="is not a module"):
         contents_of(Op, modules[0].b)

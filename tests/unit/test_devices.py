@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from core.device.planned import PlannedDevice
 from core.device.protocol import Device
 from core.device.simulated import SimDevice
 from core.devices import DeviceKind
+from core.devices.residents import RESIDENTS
 
 PAGE = Path(__file__).parents[2] / "docs" / "devices.md"
 MEMBERS = {name for name in {*vars(Device), *Device.__annotations__} if not name.startswith("_")}
@@ -34,6 +37,27 @@ def test_the_page_names_every_field_and_method() -> None:
     rows = [line.split("|")[1] for line in PAGE.read_text("utf-8").splitlines() if line.startswith("| `")]
     fields = {field.name for field in dataclasses.fields(DeviceKind)}
     assert {name for row in rows for name in re.findall(r"`(\w+)(?:\(.*?\))?`", row)} == MEMBERS | fields
+
+
+# how the page writes a field of the table of devices; of a function it has the name
+WRITTEN: dict[type, Callable[[Any], str]] = {
+    bool: lambda value: "yes" if value else "no",
+    tuple: ", ".join,
+    str: lambda value: value or "none",
+}
+
+
+def test_the_pages_table_has_the_values_of_the_resident_devices() -> None:
+    part = PAGE.read_text("utf-8").partition("\n## DeviceKind\n")[2].partition("\n## ")[0]
+    rows = [[cell.strip().replace("`", "") for cell in line.split("|")[1:-1]] for line in part.splitlines()]
+    table = {row[0]: row[2:] for row in rows if row}
+    plain = ("name", "runs", "precisions", "compiles", "simulated", "real_time", "default_arch", "place", "numbered")
+    for field in plain:
+        values = [getattr(kind, field) for kind in RESIDENTS]
+        written = [WRITTEN[type(value)](value) for value in values]
+        if field == "place":
+            written = [kind.place or f"on {kind.name}" for kind in RESIDENTS]
+        assert table[field] == written, field
 
 
 def test_capabilities_differ_where_devices_do() -> None:

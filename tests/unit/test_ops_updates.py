@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from core.step_record import CONTROL, SLOT, StepRecord, mask, stretches
 
 ops = pytest.importorskip("core.ops")
 OPS: dict[str, Op] = {op.name: op for op in ops.core_ops()}
-VARIANTS: list[Variant] = [v() for v in ops.core_variants() if v.device == "cpu"]
+VARIANTS: list[Variant] = [v() for v in ops.core_variants("cpu") if v.device == "cpu"]
 NORMS = [v for v in VARIANTS if v.op == "global_norm"]
 UPDATES = [v for v in VARIANTS if v.op == "adamw_update"]
 SCHEDULES = {s.name: s() for s in ops.core_schedules()}
@@ -27,7 +28,7 @@ NO_LIMITS = {"loss_limit": math.inf, "norm_limit": math.inf}
 
 def control(**values: float) -> Any:
     record = np.zeros(len(CONTROL))
-    for name, value in {"scale": 1.0, "ok": 1.0, **NO_LIMITS, **values}.items():
+    for name, value in {"scale": 1.0, "ok": 1.0, "loss_scale": 1.0, **NO_LIMITS, **values}.items():
         record[SLOT[name]] = value
     return record
 
@@ -93,6 +94,42 @@ def test_what_is_above_a_limit_skips_its_own_step_only(variant: Variant, limit: 
     for value, ok in ((8.0, 1), (7.999, 0)):
         got = norm_of(variant, grad, step=7, loss=8.0, **{limit: value})
         assert (got["ok"], got["halted"], got["step"]) == (ok, 0, 7 + ok)
+
+
+SCALING = {"loss_scale": 32.0, "growth_steps": 3.0, "good_steps": 1.0, "least_scale": 8.0}
+
+
+@pytest.mark.parametrize("variant", NORMS, ids=repr)
+def test_the_update_sees_gradients_without_their_loss_scale(variant: Variant) -> None:
+    grad = np.full(64, 4.0)  # a norm of 32, and of 1 without the scale
+    got = norm_of(variant, grad, clip=0.5, loss=2.0, step=7, **SCALING)
+    assert (got["norm"], got["loss"], got["ok"], got["step"]) == (1.0, 2.0, 1, 8)
+    assert got["scale"] == 0.5 / (1 + 1e-6) / 32
+
+
+@pytest.mark.parametrize("variant", NORMS, ids=repr)
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_an_overflow_skips_its_step_and_halves_the_scale_down_to_its_least(variant: Variant, bad: float) -> None:
+    """At the least scale it is a fault, as without a scale that changes; so is a loss that is not finite."""
+    grad = np.full(64, bad)
+    for before, after, halted in ((32.0, 16.0, 0), (12.0, 8.0, 0), (8.0, 8.0, 1)):
+        got = norm_of(variant, grad, step=7, **{**SCALING, "loss_scale": before})
+        assert (got["ok"], got["step"], got["good_steps"]) == (0, 7, 0)
+        assert (got["loss_scale"], got["halted"]) == (after, halted), before
+    for more in ({"growth_steps": 0.0}, {"loss": math.inf}, {"lr": math.nan}):
+        got = norm_of(variant, grad, step=7, **{**SCALING, **more})
+        assert (got["loss_scale"], got["halted"]) == (32, 1), more
+
+
+@pytest.mark.parametrize("variant", NORMS, ids=repr)
+def test_the_scale_doubles_after_so_many_steps_with_finite_gradients(variant: Variant) -> None:
+    """One that is skipped for its loss is among them."""
+    seen, record = [], dict(SCALING)
+    for step in range(4):
+        got = norm_of(variant, np.ones(64), loss=float(step), **{**record, "loss_limit": 0.5})
+        record = {name: float(got[name]) for name in SCALING}
+        seen.append((record["loss_scale"], record["good_steps"], float(got["ok"])))
+    assert seen == [(32, 2, 1), (64, 0, 0), (64, 1, 0), (64, 2, 0)]
 
 
 def weights(n: int, dtype: Any, seed: int = 0) -> dict[str, Any]:
@@ -197,14 +234,15 @@ def test_adamw_launches_norm_then_update_over_the_whole_arenas() -> None:
     class Arenas:
         grad, control = "grad", "control"
         flat = dict.fromkeys(("param", "grad", "m", "v", "master", "group", "step"), "tensor")
-        betas, eps, weight_decay, clip = [0.9, 0.95], 1e-8, 0.1, 1.0
+        groups = [SimpleNamespace(flat={**flat, "lr_factor": 0.5}, weight_decay=0.2)]
+        betas, eps, clip = [0.9, 0.95], 1e-8, 1.0
 
     (adamw,) = (optimizer() for optimizer in ops.core_optimizers() if optimizer.name == "adamw")
     launch = Launch()
     adamw.step(Arenas(), launch)
     assert [name for name, _ in launch.calls] == ["global_norm", "adamw_update"]
     assert launch.calls[0][1]["clip"] == 1.0
-    assert launch.calls[1][1]["beta2"] == 0.95
+    assert [launch.calls[1][1][name] for name in ("beta2", "lr_factor", "weight_decay")] == [0.95, 0.5, 0.2]
 
 
 def test_the_step_record_has_a_field_for_each_slot_and_the_prelude_the_same_ones() -> None:

@@ -67,18 +67,18 @@ def test_right_statements_pass_and_are_counted() -> None:
 
 def test_a_tensor_that_is_left_out_is_named_with_the_number_that_it_changes() -> None:
     messages = failures(y="x(C)")
-    place = re.fullmatch(r"y at \[.*, (\d+)\] changes with bias at \[(\d+)\], which is no part of it", messages[0])
+    place = re.fullmatch(r"y at \[.*, (\d+)\] changes with bias at \[(\d+)\], which is not part of it", messages[0])
     assert place and place[1] == place[2]
 
 
 def test_parts_that_are_too_narrow_are_found() -> None:
-    assert re.search(r"changes with x at \[.*\], which is no part", failures(y="x bias")[0])
+    assert re.search(r"changes with x at \[.*\], which is not part", failures(y="x bias")[0])
     assert "changes with total at [" in failures(dx="dy(C) x(C)")[0]
 
 
 def test_parts_that_do_not_matter_or_are_much_too_wide_are_found() -> None:
-    assert "total is said to be made of bias, which changed it in 0 of" in failures(total="x bias")[0]
-    assert "dbias is said to be made of dy, which" in failures(dbias="dy(C)")[0]
+    assert "total is declared to be made of bias, which changed it in 0 of" in failures(total="x bias")[0]
+    assert "dbias is declared to be made of dy, which" in failures(dbias="dy(C)")[0]
 
 
 def test_a_statement_that_names_nothing_of_the_op_is_refused() -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from functools import cache
 
 import numpy as np
 import pytest
+from gpt2_plans import TINY, engine, fused, model_file, random_batch, steps_of, train_plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,48 +17,6 @@ from core.loader import load_registry
 from core.op import Op, Variant
 from core.plan.buffers import Buffer
 from core.plan.place import place
-
-TINY = {"B": 2, "T": 8, "S": 16, "V": 50, "C": 32, "H": 4, "L": 2}
-
-
-@cache
-def registry():
-    return load_registry()
-
-
-def engine(model="gpt2_124m", dims=None, **kwargs):
-    source = load_model(str(model), registry())
-    return Engine(source, registry(), Settings(dims=TINY if dims is None else dims, optimizer="adamw", **kwargs))
-
-
-def train_plan(**kwargs):
-    return engine(**kwargs).plan("train")
-
-
-def steps_of(plan, kind, name=None):
-    return [s for s in plan.steps if s.kind == kind and (name is None or (s.node and s.node.name == name))]
-
-
-def model_file(tmp_path, graph, top='logits = "y"\nloss = "loss"', dims=""):
-    """A model TOML of a few lines: tokens -> wte -> ... -> y -> loss."""
-    path = tmp_path / "small.toml"
-    path.write_text(
-        f"""inputs = {{ tokens = "B T : i32 < V", targets = "B T : i32 < V" }}
-{top}
-[dims]
-B = 2
-T = 4
-V = 11
-C = 8
-{dims}
-[graph]
-wte = {{ op = "embedding", in = "tokens", rows = "V", cols = "C" }}
-{graph}
-loss = {{ op = "cross_entropy", in = ["y", "targets"] }}
-"""
-    )
-    return path
-
 
 HEAD = 'y = {{ op = "matmul", in = "{0}", features = "V" }}'
 
@@ -112,11 +70,6 @@ def test_the_residual_gradient_stays_in_one_buffer():
     assert len(residual) == 1
     assert not steps_of(plan, "copy") and not steps_of(plan, "add")
     assert not any(s.node.op.name == "add" for s in plan.steps if s.kind == "backward")  # an alias is no launch
-
-
-def random_batch(seed=0, vocabulary=11, shape=(2, 4)):
-    rng = np.random.default_rng(seed)
-    return {name: rng.integers(0, vocabulary, shape).astype(np.int32) for name in ("tokens", "targets")}
 
 
 def same_gradients_without_shortcuts(path, top_value="loss", **kwargs):
@@ -269,97 +222,6 @@ def test_a_recorded_choice_stands_where_the_config_says_nothing():
     plan = train_plan(recorded={"h.0.act": "reference"}, ops={"layernorm": "auto"})
     assert plan.choices["h.0.act"].variant.name == "reference" and plan.choices["h.0.act"].why == "recorded"
     assert plan.choices["h.1.act"].variant.name != "reference"
-
-
-# --- fusion --------------------------------------------------------------------------------------------------------
-
-
-def fused(plan):
-    return {n.name: n.op.name for n in plan.nodes if n.op.replaces}
-
-
-def test_fusion_replaces_add_and_layernorm_and_head_and_loss():
-    assert fused(train_plan()) == {
-        "h.0.ln_2": "add_layernorm",
-        "h.1.ln_1": "add_layernorm",
-        "h.1.ln_2": "add_layernorm",
-        "ln_f": "add_layernorm",
-        "loss": "head_loss",
-    }
-
-
-@pytest.mark.parametrize(
-    ("kwargs", "gone", "named"),
-    [
-        ({"fusion": {"head_loss": False}}, "head_loss", None),
-        ({"ops": {"cross_entropy": "reference"}}, "head_loss", "cross_entropy"),
-        ({"nodes": {"logits": "reference"}}, "head_loss", "matmul"),
-        ({"recompute": ("layernorm",)}, "add_layernorm", "layernorm"),
-        ({"ops": {"add": "reference"}}, "add_layernorm", "add"),
-    ],
-)
-def test_a_named_op_or_node_is_not_fused_away(kwargs, gone, named):
-    """And the plan says which fused op the config kept apart by naming what; one that is switched off is no news."""
-    plan = train_plan(**kwargs)
-    assert gone not in fused(plan).values()
-    assert plan.blocked_fusions == ({gone: {named}} if named else {})
-
-
-def test_a_requested_value_is_not_fused_away():
-    built = engine()
-    assert "head_loss" not in fused(built.plan("evaluate", ["logits", "loss"])).values()
-    assert "head_loss" in fused(built.plan("evaluate", ["loss"])).values()
-
-
-def test_auto_in_the_config_is_no_choice():
-    assert "head_loss" in fused(train_plan(ops={"matmul": "auto"})).values()
-
-
-def test_a_fused_node_carries_its_nodes_attributes_and_its_own(tmp_path):
-    graph = 'a = { op = "gelu", in = "wte" }\ns = { op = "add", in = ["a", "wte"] }\n'
-    graph += (
-        'n = { op = "layernorm", in = "s", eps = 1e-3 }\n'
-        + 'y = { op = "matmul", in = "n", features = "V", bias = false }'
-    )
-    plan = engine(model_file(tmp_path, graph), dims={}, fusion={"head_loss": {"chunk": 3}}).plan("train")
-    by_op = {n.op.name: n.attrs for n in plan.nodes}
-    assert by_op["add_layernorm"]["eps"] == 1e-3
-    assert by_op["head_loss"]["chunk"] == 3 and by_op["head_loss"]["features"] == 11
-
-
-def test_an_unknown_fusion_is_refused():
-    with pytest.raises(UsageError, match='no fused op of that name; did you mean "head_loss"'):
-        train_plan(fusion={"head_los": False})
-
-
-# --- recompute -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "ops", [("gelu",), ("matmul", "gelu"), ("layernorm", "matmul", "attention"), ("add", "matmul", "embedding", "gelu")]
-)
-def test_recompute_gives_the_same_bits(ops):
-    gradients = []
-    for recompute in ((), ops):
-        built = engine(recompute=recompute, fusion={"add_layernorm": False, "head_loss": False})
-        built.initialize(1)
-        gradients.append(built.gradients(random_batch(0, 50, (2, 8)))[1])
-    for name, gradient in gradients[0].items():
-        np.testing.assert_array_equal(gradients[1][name], gradient, err_msg=name)
-
-
-def test_recompute_follows_a_chain_of_dropped_nodes_and_runs_only_what_backward_reads():
-    plan = train_plan(recompute=("matmul", "gelu"))
-    again = {s.node.name for s in steps_of(plan, "recompute")}
-    assert again == {"h.0.qkv", "h.0.fc", "h.0.act", "h.1.qkv", "h.1.fc", "h.1.act", "logits"}
-
-
-def test_recompute_runs_the_forward_again_and_saves_memory():
-    plain, less = train_plan(), train_plan(recompute=("gelu",))
-    assert len(steps_of(less, "recompute")) == 2
-    assert less.saved_bytes < plain.saved_bytes
-    with pytest.raises(UsageError, match='recompute "gellu"'):
-        train_plan(recompute=("gellu",))
 
 
 # --- what runs -----------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ def test_a_step_is_recorded_without_a_gpu_with_every_launch_by_its_node(step):
     device, records = step("sm_90a", "bf16")
     nodes = {r.node for r in records}
     assert {"h.0.attn", "h.0.r", "h.0.y", "ln_f"} <= nodes
-    assert all(dict(r.kernel.defines).get("ELEM_BF16") == 1 for r in records if r.node == "h.0.attn")
+    assert all(dict(r.kernel.defines).get("ELEM") == "bf16" for r in records if r.node == "h.0.attn")
     assert len({id(r) for r in records}) == len(records) > 20
     assert "planned for sm_90a" in device.describe()
 
@@ -52,7 +52,8 @@ def test_what_an_architecture_cannot_run_is_said():
 
     assert PlannedDevice("sm_90a").can_run(Hopper()) is None
     assert "sm_90a" in str(PlannedDevice("sm_80").can_run(Hopper()))
-    assert PlannedDevice("sm_75").precisions == ("f32",)
+    assert PlannedDevice("sm_75").precisions == ("f32", "fp16")
+    assert PlannedDevice("sm_80").precisions == ("f32", "bf16", "fp16")
 
 
 def test_tensors_have_addresses_and_no_contents():

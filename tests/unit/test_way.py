@@ -119,8 +119,11 @@ def test_the_way_of_an_optimizer_has_each_op_of_its_step_with_its_launches(devic
     assert [row["where"].split()[0] for row in rows if row["what"] == "op"] == ["global_norm", "adamw_update"]
     launches = [row for row in rows if "name" in row]
     assert "grad" in launches[0]["reads"]
-    assert launches[-2]["writes"] == ["step"]
-    assert (launches[-1]["reads"], launches[-1]["writes"]) == (["grad", "group", "step"], ["param", "m", "v"])
+    norms, update = (launches[:-1], launches[-1]) if device == "cpu" else (launches[:-2], launches[-1])
+    assert norms[-1]["writes"] == ["step"]
+    numbers = "step" if device == "cpu" else "scratch"  # what a kernel of its own has computed once, of the step
+    assert device == "cpu" or (launches[-2]["reads"], launches[-2]["writes"]) == (["step"], [numbers])
+    assert (update["reads"], update["writes"]) == (["grad", "group", numbers], ["param", "m", "v"])
     for row in launches if device != "cpu" else ():
         assert row["grid"] and re.search(rf"\b{row['name']}\b", source_line(row["where"]))
 

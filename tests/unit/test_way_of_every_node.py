@@ -1,32 +1,57 @@
-"""`core plan CONFIG NODE`: from each node to the kernels that run it, by name, file and line, on every device."""
+"""`core plan CONFIG NODE`: from each node to the kernels that run it, by name, file and line, on every device.
+
+Every shipped config is planned, and models that have the other ops of the shipped plugins.
+"""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from core.config import resolve_config
 from core.graph import load_model
 from core.plan.way import way
+from core.registry import Registry
 from core.train.wiring import build_engine
 
 ROOT = Path(__file__).parents[2]
-SMALL = ["dims.L=1", "dims.C=64", "dims.H=4", "dims.B=2", "dims.T=64", "dims.V=260", "data.vocab_size=260"]
+SMALL = {"L": 1, "C": 64, "H": 4, "B": 2, "T": 64, "V": 260}
+# model -> its dims in the config of `tiny`, for ops that no shipped config has
+MODELS = {
+    "gemma2_2b": {**SMALL, "K": 2, "D": 16, "Q": 16, "F": 128},
+    "nanochat_d20": SMALL,
+    "gptoss_125m": SMALL,
+    "olmo_1b": {**SMALL, "F": 128},
+}
+CASES: dict[str, tuple[str, list[str]]] = {
+    **{path.stem: (path.stem, ["dims.L=1"]) for path in sorted((ROOT / "configs").glob("*.toml"))},
+    **{
+        name: ("tiny", [f"model={name}", "data.vocab_size=260", *(f"dims.{dim}={n}" for dim, n in dims.items())])
+        for name, dims in MODELS.items()
+    },
+}
 DIRECTIONS = {"forward", "backward", "forward_backward", "recompute"}
 NOTHING_READ = ("ndarray.fill",)  # functions that only write
 
 
+def planned(case: str, device: str) -> tuple[Any, Any, Registry]:
+    """(engine, plan of a training step, registry) of a case. No memory is allocated; cuda needs no GPU."""
+    config, overrides = CASES[case]
+    loaded, registry = resolve_config(str(ROOT / f"configs/{config}.toml"), overrides=overrides, device=device)
+    engine = build_engine(
+        loaded, registry, load_model(loaded.model, registry), None, registry.devices[device].planned("")
+    )
+    return engine, engine.plan("train", (), 0), registry
+
+
 @pytest.mark.parametrize("device", ["cpu", "sim", "cuda"])
-@pytest.mark.parametrize("model", ["gpt2_124m", "llama_125m", "moe_125m"])
-def test_every_node_has_a_way_to_its_kernels_forward_and_backward(model: str, device: str) -> None:
-    """Those that a fused node has taken, too. No GPU is needed for cuda."""
-    overrides = [*SMALL, f"model={model}"]
-    loaded, registry = resolve_config(str(ROOT / "configs/tiny.toml"), overrides=overrides, device=device)
-    planned = registry.devices[device].planned("")
-    engine = build_engine(loaded, registry, load_model(loaded.model, registry), None, planned)
-    plan = engine.plan("train", (), 0)
+@pytest.mark.parametrize("case", CASES)
+def test_every_node_has_a_way_to_its_kernels_forward_and_backward(case: str, device: str) -> None:
+    """Those that a fused node has taken, too."""
+    engine, plan, _ = planned(case, device)
     for node in engine.graph.nodes:
         rows = way(plan, node.name, engine.device, engine.chooser)
         kinds = [row["what"] for row in rows]
@@ -39,7 +64,7 @@ def test_every_node_has_a_way_to_its_kernels_forward_and_backward(model: str, de
             check_launch(row, device)
 
 
-def check_launch(row: dict, device: str) -> None:
+def check_launch(row: dict[str, Any], device: str) -> None:
     """A kernel's or function's place exists and names it; there are sizes, and tensors read and written."""
     file, _, line = row["where"].rpartition(":")
     text = Path(file).read_text("utf-8").splitlines()[int(line) - 1]
@@ -48,3 +73,11 @@ def check_launch(row: dict, device: str) -> None:
         assert row["what"] == "function" and text, row
     else:
         assert row["what"] == "kernel" and row["name"] in text and row["grid"] and row["block"], (row, text)
+
+
+def test_the_cases_have_every_op_of_every_shipped_model() -> None:
+    """A model's ops are those of its TOML file; what it takes from `extends` is in another shipped file."""
+    registry, op = planned("tiny", "cpu")[2], re.compile(r'\bop = "(\w+)"')
+    shipped = {name for file in registry.models.values() for name in op.findall(file.path.read_text("utf-8"))}
+    cases = {node.op.name for case in CASES for node in planned(case, "cpu")[0].graph.nodes}
+    assert len(shipped) > 20 and not shipped - cases

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 import small_run
 import trained_run
+import view_pages
+
+one_browser = view_pages.one_browser
 
 
 @pytest.fixture(scope="session")

@@ -96,7 +96,7 @@ def test_messages_lose_their_folders(text: str, short: str) -> None:
         (["small", "--node", "h.0.atn"], 'no node "h.0.atn"; did you mean "h.0.attn"?'),
         (["--kernel", "gelu.naive", "--shape", "x=4", "--block", "1"], "--block 1: expected 0 to 0"),
         (["--kernel", "gelu.naive", "--shape", "x=4", "--warp", "99"], "--warp 99: expected 0 to "),
-        (["small", "--lens", "about", "--out", "runs/small/metrics.jsonl"], "no page of core view is there"),
+        (["small", "--lens", "about", "--out", "runs/small/metrics.jsonl"], "not a page of core view is there"),
     ],
 )
 def test_what_is_not_there_is_refused_and_no_page_is_written(

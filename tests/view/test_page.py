@@ -228,4 +228,4 @@ def test_a_page_that_cannot_be_written_is_refused_before_anything_is_computed(
     monkeypatch.chdir(small)
     assert run(["view", "small", "--out", "absent/page.html", "--no-open"]) == 2
     said = capsys.readouterr().err
-    assert "absent is no folder" in said and "step 4:" not in said
+    assert "absent is not a folder" in said and "step 4:" not in said

@@ -196,7 +196,7 @@ def not_negative(compute: Compute) -> Compute:
 
 
 def pairs(program: Program, ins: Instruction, compute: Compute) -> Step:
-    """d = compute(a, b) of each half of 32 bits by itself."""
+    """d = compute(a, b) of each half of 32 bits separately."""
     half = np.dtype(np.int16 if ins.names[-1] == "s16x2" else np.uint16)
     reads = [bits_reader(program, o, UNSIGNED[32]) for o in ins.operands[1:]]
     write = writer(program, ins.operands[0])

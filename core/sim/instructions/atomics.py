@@ -154,7 +154,7 @@ def in_turn(view: Array, index: Array, value: Array, swap: Array, change: Change
         at = index[now]
         before = view[at]
         old[now] = before
-        if change is None:  # compare and swap: `value` is what must be there
+        if change is None:  # compare and swap: `value` is the expected one
             view[at] = np.where(before == value[now], swap[now], before)
         else:
             view[at] = change(before, value[now])

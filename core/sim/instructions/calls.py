@@ -16,14 +16,16 @@ from core.sim.instructions.opcodes import Family
 from core.sim.instructions.operands import Step, reader
 from core.sim.machine.address_space import LONGEST_STRING, Heap
 from core.sim.machine.c_format import c_format
-from core.sim.machine.wording import failed_assertion, no_function
-from core.sim.ptx.program import CALL_NOWHERE, Program, call_parameters, kept
+from core.sim.machine.wording import calls_itself, failed_assertion, no_function
+from core.sim.ptx.program import CALL_ITSELF, CALL_NOWHERE, Program, call_parameters, kept
 from core.sim.ptx.register_types import TYPES, WIDE, Array
-from core.sim.ptx.syntax import Instruction, Symbol
+from core.sim.ptx.syntax import Instruction, Special, Symbol
 from core.sim.resident import Group
 
 FAMILY = Family()
 opcode = FAMILY.opcode
+
+FROM_KERNELS = ("LaunchDevice", "GetParameterBuffer")  # in the names of what <<<>>> of a kernel calls
 
 Place = Callable[[Group], tuple[Array, Array]]  # local memory as elements, and indices into it
 
@@ -98,6 +100,17 @@ def _nowhere(program: Program, ins: Instruction) -> Step:
     return fail
 
 
+@opcode("call.itself", "")
+def _itself(program: Program, ins: Instruction) -> Step:
+    """The call of a function that is under way already (ptx/program.py)."""
+    text, hint = calls_itself(ins)
+
+    def fail(g: Group) -> None:
+        raise g.batch.fault(ins, "call", text, g, int(g.indices()[0]), hint=hint)
+
+    return fail
+
+
 @opcode("call.vprintf", "")
 def _printf(program: Program, ins: Instruction) -> Step:
     """vprintf(format, buffer of the arguments): how many arguments there were."""
@@ -143,14 +156,20 @@ def needs_heap(program: Program) -> bool:
 
 
 @kept
+def meets(program: Program) -> bool:
+    """Whether a kernel uses the place where the thread blocks of its grid meet (state_spaces.GRID)."""
+    return any(o == Special("%envreg2") for i in program.instructions for o in i.operands)
+
+
+@kept
 def prints(program: Program) -> bool:
     return any(i.names == ("call", "vprintf") for i in program.instructions)
 
 
 @kept
 def calls_cuda(program: Program) -> bool:
-    """Whether the order of thread blocks shows in what a kernel prints, or in the addresses that it allocates."""
-    silent = (("call", "__assertfail"), CALL_NOWHERE)
+    """Whether the order of thread blocks shows in a kernel's output, or in the addresses that it allocates."""
+    silent = (("call", "__assertfail"), CALL_NOWHERE, CALL_ITSELF)
     return any(i.names[0] == "call" and i.names not in silent for i in program.instructions)
 
 
@@ -185,4 +204,9 @@ def _free(program: Program, ins: Instruction) -> Step:
 
 @opcode("call", "")
 def _unknown(program: Program, ins: Instruction) -> Step:
+    if any(name in ins.text for name in FROM_KERNELS):
+        raise PtxError(
+            f"the simulator launches no kernel from a kernel: `{ins.text}` ({ins.location})",
+            hint="launch it from the host; a __device__ function can be called",
+        )
     raise PtxError(f"the simulator cannot call `{ins.text}` ({ins.location}): the function is not in the source")

@@ -286,7 +286,7 @@ def _reduce_block(g: Group, ins: Instruction, holds: Read, write: Write) -> None
     total = np.bincount(blocks, minlength=count)
     if (total[np.unique(blocks)] != g.batch.remaining[np.unique(blocks)]).any():
         raise g.batch.fault(
-            ins, "divergent reduction", "threads come to a reducing barrier apart", g, int(lanes[0]),
+            ins, "divergent reduction", "threads reach a reducing barrier separately", g, int(lanes[0]),
             hint="the simulator runs bar.red where a whole thread block reaches it together; use fast mode",
         )  # fmt: skip
     sums = np.bincount(blocks, weights=yes, minlength=count).astype(np.int64)

@@ -40,7 +40,7 @@ def comparison(name: str, floating: bool) -> Compute:
 
 
 def _compared(results: str) -> str:
-    """The forms of a comparison of each type; `results` come before the type, of f16 and bf16 no f32."""
+    """The forms of a comparison of each type; `results` precede the type, of f16 and bf16 no f32."""
     whole = results.replace("/f32", "")
     return " | ".join((
         f"$compare $logical? {results} $int", f"$compare_unsigned $logical? {results} u16/u32/u64",

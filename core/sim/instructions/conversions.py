@@ -87,7 +87,7 @@ def _integers(program: Program, ins: Instruction, to: Type, of: Type) -> Step:
 
 
 def _float_to_integer(program: Program, ins: Instruction, to: Type, of: Type) -> Step:
-    """Out of range goes to the nearest end; NaN becomes 0, but the top bit from f64 and in 64 bits (PTX ISA, cvt)."""
+    """Values out of range saturate; NaN becomes 0, but the top bit from f64 and in 64 bits (PTX ISA, cvt)."""
     rounding = next((TO_INTEGER[n] for n in ins.names if n in TO_INTEGER), np.trunc)
     read, write = readable(program, ins.operands[1], of.name, "ftz" in ins.names), writer(program, ins.operands[0])
     limits = np.iinfo(to.numpy)
@@ -130,7 +130,7 @@ def _exact(value: Array) -> Array:
 
 
 def _halves(value: Array) -> tuple[Array, Array]:
-    """64-bit integers -> (the nearest f64, what that lost)."""
+    """64-bit integers -> (the nearest f64, its error)."""
     high = (value >> value.dtype.type(32)).astype(np.float64) * 4294967296.0
     low = (value & value.dtype.type(0xFFFFFFFF)).astype(np.float64)
     total = high + low

@@ -29,7 +29,7 @@ FAMILY = Family()
 opcode = FAMILY.opcode
 
 U32, U64 = UNSIGNED[32], UNSIGNED[64]
-TENSOR_ALIGN = 128  # bytes, of what a tensor copy reads or writes in shared memory
+TENSOR_ALIGN = 128  # bytes, of a tensor copy's place in shared memory
 
 
 @opcode("cp.async", "ca/cg $shared global $ahead?")
@@ -81,7 +81,7 @@ def _in_order(program: Program, ins: Instruction) -> Step:
     name = "bulk" if "bulk" in ins.names else "copy"
     keep = ins.operands[0].bits if ins.operands and isinstance(ins.operands[0], Immediate) else 0
     commits, everything = "commit_group" in ins.names, "wait_all" in ins.names
-    # A bulk store has two ends: what it reads may be used again after .read; what it writes is there later.
+    # A bulk store has two ends: its source may be used again after .read; its target is written later.
     lines = (name,) if name == "copy" or "read" in ins.names else (name, "store")
 
     def order(g: Group) -> None:

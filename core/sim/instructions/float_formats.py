@@ -211,7 +211,7 @@ def fma_f32(a: Array, b: Array, c: Array) -> Array:
 
 
 def rounded_once(result: Array, total: Array, spare: Array) -> bool:
-    """Whether rounding f64 sums `total` to f32 `result` is sure to give what rounding the exact sums would.
+    """Whether rounding f64 sums `total` to f32 `result` surely equals the rounding of the exact sums.
 
     f64's sum differs from the exact one only in its last bit; that matters when it is halfway between two f32,
     or below f32's normal range, unless it is zero, which is exact. Half way: of the 29 bits that f32 drops, only the
@@ -227,7 +227,7 @@ def rounded_once(result: Array, total: Array, spare: Array) -> bool:
 
 
 def fma_again(product: Array, added: Array, result: Array) -> Array:
-    """`result` with every element rounded anew that two roundings may have spoilt, from exact products in f64."""
+    """`result` with every element rounded again that two roundings may have spoilt, from exact products in f64."""
     product, added = np.broadcast_arrays(product, added)
     total = product + added
     redo = (((total.view(np.int64) & LOW) == HALF) | (np.abs(result) <= TINY)) & (total != 0)

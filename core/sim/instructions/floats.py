@@ -145,7 +145,7 @@ def is_plain_fma(ins: Instruction) -> bool:
 
 
 def independent(run: list[Instruction]) -> bool:
-    """Whether the last instruction of a run neither reads nor writes what an earlier one writes."""
+    """Whether the last instruction of a run neither reads nor writes a result of an earlier one."""
     written = {ins.operands[0] for ins in run[:-1]}
     return written.isdisjoint(run[-1].operands)
 

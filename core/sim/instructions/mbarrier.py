@@ -47,13 +47,13 @@ def find(g: Group, ins: Instruction, key: Key, lane: int) -> MBarrier:
     if g.batch.watch is not None and not g.batch.watch.clocks.knows(barrier.order, g, lane):
         raise g.batch.fault(
             ins, "mbarrier", "an mbarrier is used by a thread that cannot know of its initialisation", g, lane, key[1],
-            hint="fence.mbarrier_init and a barrier of the block or cluster must stand between",
+            hint="fence.mbarrier_init and a barrier of the block or cluster must be between",
         )  # fmt: skip
     return barrier
 
 
 def find_all(g: Group, ins: Instruction, wanted: list[Key], lanes: Array) -> list[MBarrier]:
-    """find() for every lane; what a warp knows is asked once for each mbarrier."""
+    """find() for every lane; once for each mbarrier of a warp."""
     barriers: dict[tuple[Key, int], MBarrier] = {}
     for key, lane in zip(wanted, lanes.tolist(), strict=True):
         if (key, lane // 32) not in barriers:
@@ -62,7 +62,7 @@ def find_all(g: Group, ins: Instruction, wanted: list[Key], lanes: Array) -> lis
 
 
 def visited(g: Group, kind: str, lanes: Array, key: Key, barrier: MBarrier, complete: bool | None = None) -> None:
-    """Put lanes at an mbarrier on the tape, as they leave it. complete: None where the barrier's own state says it."""
+    """Put lanes at an mbarrier on the tape, as they leave it. complete: None where the barrier's own state has it."""
     if g.batch.tape is not None:
         over = barrier.pending == 0 and barrier.bytes_left == 0 if complete is None else complete
         came = barrier.expected - barrier.pending
@@ -192,7 +192,7 @@ def _test_wait(program: Program, ins: Instruction) -> Step:
 
 @control("mbarrier.try_wait", WAIT)
 def _try_wait(program: Program, ins: Instruction, pc: int) -> End:
-    """Waits until the phase completes; the hardware may come back earlier with false, and is then asked again."""
+    """Waits until the phase completes; the hardware may return earlier with false, and is then tested again."""
     need(ins, ins.predicate is None)
     where, phase = address_reader(program, ins.operands[1]), bits_reader(program, ins.operands[2], U64)
     write = writer(program, ins.operands[0])

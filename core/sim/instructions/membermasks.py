@@ -19,12 +19,12 @@ def of_lanes(g: Group, masks: Array) -> Array:
 
 
 def check_named(g: Group, ins: Instruction, members: Array) -> None:
-    """Every lane that comes is in its own mask."""
+    """Every lane that arrives is in its own mask."""
     outside = g.active().reshape(-1, WARP) & ((members >> LANE) & U32.type(1) == 0)
     if outside.any():
         lane = int(np.flatnonzero(outside)[0])
         message = f"lane {lane % WARP} runs this, and its mask {members.reshape(-1)[lane]:#x} does not name it"
-        raise g.batch.fault(ins, "not named", message, g, lane, hint="a mask names every lane that comes with it")
+        raise g.batch.fault(ins, "not named", message, g, lane, hint="a mask names every lane that arrives with it")
 
 
 def check_members(g: Group, ins: Instruction, masks: Array) -> None:
@@ -36,7 +36,7 @@ def check_members(g: Group, ins: Instruction, masks: Array) -> None:
     if missing.any():
         warp, lane = (int(i[0]) for i in np.nonzero(missing))
         other = int(np.flatnonzero(named(missing[warp, lane]))[0])
-        message = f"lane {other} does not come to this instruction, and the mask of lane {lane} names it"
+        message = f"lane {other} does not reach this instruction, and the mask of lane {lane} names it"
         hint = "name only the lanes that are here, such as __activemask() after a branch"
         raise g.batch.fault(ins, "member absent", message, g, warp * WARP + other, hint=hint)
     if ((members != members.max(1, keepdims=True)) & here).any():

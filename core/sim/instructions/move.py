@@ -106,7 +106,7 @@ Place = tuple[Array, Array]  # memory as elements, and indices into it
 
 
 def _shared_places(program: Program, ins: Instruction, operand: int, width: int, how: str) -> Callable[[Group], Place]:
-    """The places of an access to shared memory, for all lanes; computed anew only when the address register changes.
+    """The places of an access to shared memory, for all lanes; computed again only when the address register changes.
 
     Unrolled loops over a tile read it at one register plus constants: their checks are not made again at every turn.
     """
@@ -194,7 +194,7 @@ def _ld(program: Program, ins: Instruction) -> Step:
 
 
 class _All:
-    """Stands for every lane where positions are only needed for an error's text."""
+    """A substitute for every lane where positions are only needed for an error's text."""
 
     def __getitem__(self, place: int) -> int:
         return place

@@ -6,8 +6,8 @@ into the module's own Family; table.py puts all families into the one table that
 Opcodes are looked up by their longest known prefix, so that "cp.async.bulk" and "cp.async" are different rows. An
 instruction that no form lists is refused: a modifier that was dropped silently would be a wrong result.
 
-A form lists the modifiers behind the name, as the PTX manual does: items in their order, "a/b" for a choice, "?" for an
-optional item, "|" between forms; $name stands for one of GROUPS.
+A form lists the modifiers after the name, as the PTX manual does: items in their order, "a/b" for a choice, "?" for an
+optional item, "|" between forms; $name is one of GROUPS.
 """
 
 from __future__ import annotations
@@ -29,7 +29,17 @@ Builder = Callable[[Program, Instruction], Step]
 ControlBuilder = Callable[[Program, Instruction, int], End]
 B = TypeVar("B")
 LONGEST = 5  # names in a row's key
-KEPT = 4096  # opcodes whose row is not looked for again
+KEPT = 4096  # opcodes whose row is known
+TEXTURES = "textures", "a pointer to the array in place of the texture, with the index computed in the kernel"
+SURFACES = "surfaces", "a pointer to the array in place of the surface, with the index computed in the kernel"
+VIDEO = "video instructions", "ordinary integer arithmetic"
+LACKING = {  # opcode -> (the family that the simulator does not have, a hint)
+    **dict.fromkeys(("tex", "tld4", "txq", "istypep"), TEXTURES),
+    **dict.fromkeys(("suld", "sust", "sured", "suq"), SURFACES),
+    **{f"v{name}{n}": VIDEO for name in ("add", "sub", "absdiff", "min", "max", "set", "avrg") for n in ("", 2, 4)},
+    **dict.fromkeys(("vshl", "vshr", "vmad"), VIDEO),
+    "tcgen05": ("tensor memory of Blackwell", "wgmma or mma"),
+}
 LOOSE = {"atom", "red", "ld", "st", "ldmatrix", "stmatrix", "shfl", "vote", "match", "redux"}  # modifiers in any order
 
 GROUPS = {
@@ -116,6 +126,9 @@ class OpcodeTable:
         row = find(self.rows, instruction)
         if row is not None:
             return row
+        if (lacking := LACKING.get(instruction.names[0])) is not None:
+            family, hint = lacking
+            raise PtxError(f"the simulator has no {family}: `{instruction.text}` ({instruction.location})", hint=hint)
         raise PtxError(
             f"the simulator does not know `{instruction.text}` ({instruction.location})"
             f"{did_you_mean(instruction.names[0], self.rows)}",
@@ -147,7 +160,7 @@ def find(table: dict[str, OpcodeRow[B]], instruction: Instruction) -> OpcodeRow[
 
 @functools.lru_cache(maxsize=KEPT)
 def beginnings(names: tuple[str, ...]) -> list[tuple[str, tuple[str, ...]]]:
-    """("a", "b", "c") -> ("a.b.c", ()), ("a.b", ("c",)), ("a", ("b", "c")): what a row may be called, and the rest."""
+    """("a", "b", "c") -> ("a.b.c", ()), ("a.b", ("c",)), ("a", ("b", "c")): possible names of a row, and the rest."""
     return [(".".join(names[:n]), names[n:]) for n in range(min(len(names), LONGEST), 0, -1)]
 
 
@@ -157,7 +170,7 @@ def _no_form(name: str, forms: str, rest: tuple[str, ...], instruction: Instruct
     part = f"{', '.join(strange)} of" if strange else "this form of"
     return PtxError(
         f"the simulator does not have {part} `{instruction.text}` ({instruction.location})",
-        hint=f"it has {name} {forms or 'alone'} (read as core/sim/instructions/opcodes.py says)",
+        hint=f"it has {name} {forms or 'alone'} (in the notation of core/sim/instructions/opcodes.py)",
     )
 
 

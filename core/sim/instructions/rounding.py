@@ -16,7 +16,7 @@ ONE = np.int64(1)
 
 
 def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
-    """f64: (a + b rounded, what the rounding lost), Knuth."""
+    """f64: (a + b rounded, the rounding error), Knuth."""
     total = a + b
     other = total - a
     lost = (a - (total - other)) + (b - other)
@@ -24,7 +24,7 @@ def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
 
 
 def two_product(a: Array, b: Array) -> tuple[Array, Array]:
-    """f64: (a * b rounded, what the rounding lost), Dekker and Veltkamp; exact barring over- and underflow."""
+    """f64: (a * b rounded, the rounding error), Dekker and Veltkamp; exact barring over- and underflow."""
 
     def halves(x: Array) -> tuple[Array, Array]:
         scaled = x * 134217729.0  # 2^27 + 1
@@ -46,7 +46,7 @@ def to_odd(value: Array, lost: Array) -> Array:
 
 
 def to_f64(value: Array, lost: Array, mode: str) -> Array:
-    """f64 `value`, the nearest to an exact result, and what it lost -> f64 in a rounding mode."""
+    """f64 `value`, the nearest to an exact result, and its error -> f64 in a rounding mode."""
     down, up = np.nextafter(value, -np.inf), np.nextafter(value, np.inf)
     below, above = np.where(lost < 0, down, value), np.where(lost > 0, up, value)
     return {"rn": value, "rm": below, "rp": above, "rz": np.where(value > 0, below, above)}[mode]
@@ -73,7 +73,7 @@ def to_f32(value: Array, mode: str = "rn") -> Array:
 
 
 def _signed_zero(result: Array, value: Array) -> Array:
-    """A result that became zero keeps the sign of what it was rounded from."""
+    """A result that became zero keeps the sign of the exact one."""
     return np.where(result == 0, np.copysign(np.float32(0), value).astype(np.float32), result)
 
 

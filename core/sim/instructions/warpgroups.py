@@ -44,7 +44,7 @@ def descriptor_offsets(descriptor: int, rows: int, depth: int, nbytes: int, tran
 
     `rows` runs along M or N. K-major: 8 rows of one swizzle span make an atom, `stride` bytes apart. Otherwise
     M or N is contiguous: spans of it are `leading` apart, groups of 8 of K `stride`. The matrix may start at any
-    multiple of 16 bytes; the base offset (bits 49-51) says where the pattern starts, as PTX ISA's "Matrix Descriptor
+    multiple of 16 bytes; the base offset (bits 49-51) is the start of the pattern, as PTX ISA's "Matrix Descriptor
     Format" defines it: 0 for a pattern that starts at 1,024 bytes (512 and 256 under the narrower swizzles), which is
     what tensor copies write at any address; else (start of the pattern >> 7) & 7.
     """

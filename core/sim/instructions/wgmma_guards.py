@@ -43,7 +43,7 @@ def guarded(program: Program, ins: Instruction, step: Step, special: set[int]) -
 
 
 def _guarded_move(program: Program, ins: Instruction, step: Step) -> Step:
-    """A copy is as busy as what it copies, and the same value; a constant counts as untouched."""
+    """A copy is as busy as its source, and the same value; a constant counts as untouched."""
     (to,) = numbers(program, [ins.operands[0]])
     of = numbers(program, [ins.operands[1]])
 

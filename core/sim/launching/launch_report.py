@@ -48,15 +48,16 @@ class Report:
 
 
 def native_report(kernel: Linked, shape: Shape, work: WorkDone | None) -> Report:
-    """Of a launch on the machine; without marks it says only what ran. Instructions are of warps there."""
+    """Of a launch on the machine; without marks it has no counts. Instructions are of warps there."""
     report = Report(kernel.facts.name, shape.grid, shape.block, linked=kernel.program)
     if work is None:
         return report
+    blocks = kernel.program().blocks
     for start, ran, lanes in zip(kernel.code.marks, work.ran.tolist(), work.lanes.tolist(), strict=True):
-        block = kernel.program().blocks[start]
-        report.instructions += ran * (block.stop - block.start)
-        report.lanes += lanes * (block.stop - block.start)
         if ran:
+            length = blocks[start].stop - start
+            report.instructions += ran * length
+            report.lanes += lanes * length
             report.visits[start] = ran, lanes
     report.looped = {pc: n for pc, n in zip(kernel.code.loops, work.looped.tolist(), strict=True) if n}
     return report

@@ -142,7 +142,7 @@ class Scheduler:
                     f"{name} never completes: {counted.arrived} threads wait, the others have exited or wait elsewhere",
                     waiting.group,
                     int(waiting.index[0]),
-                    hint="every thread of the thread block must come to the barrier",
+                    hint="every thread of the thread block must reach the barrier",
                 )
 
         phased: list[MBarrier | ClusterBarrier] = [
@@ -151,7 +151,7 @@ class Scheduler:
         ]
         for one in [waiting for barrier in phased for waiting in barrier.waiting]:
             ins = self.batch.program.instructions[one.pc - 1]
-            message = "threads wait for a phase that never completes: too few arrivals, or bytes that never come"
+            message = "threads wait for a phase that never completes: too few arrivals, or bytes that never arrive"
             raise self.batch.fault(ins, "deadlock", message, one.group, int(one.index[0]))
 
     def _waits_in_vain(self, g: Group, meeting: Meeting) -> None:
@@ -159,7 +159,7 @@ class Scheduler:
         if lane is None:
             return
         other, mask = meeting.awaited(lane, g.live), int(meeting.masks[lane])
-        message = f"lane {lane % WARP} waits for lane {other}, which its mask {mask:#x} names and which does not come"
+        message = f"lane {lane % WARP} waits for lane {other}, which its mask {mask:#x} names and which does not arrive"
         ins = self.batch.program.instructions[int(meeting.resume[lane]) - 1]
         hint = "every lane that a mask names reaches a barrier of the warp, with the same mask"
         raise self.batch.fault(ins, "member absent", message, g, lane, hint=hint)
@@ -167,7 +167,7 @@ class Scheduler:
     def _endless(self, g: Group) -> KernelError:
         pc, lane = looping(g)
         ins = self.batch.program.instructions[min(pc, len(self.batch.program.instructions) - 1)]
-        message = f"still looping: a thread block has taken {self.batch.limit:,} branches, and does not come to its end"
+        message = f"still looping: a thread block has taken {self.batch.limit:,} branches, and does not end"
         hint = f"a kernel that takes more: limit= of core.sim.run, --branches of core sim, check and trace, {VARIABLE}"
         return self.batch.fault(ins, "endless", message, g, lane, hint=hint)
 

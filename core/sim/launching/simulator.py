@@ -20,6 +20,7 @@ from core.sim.launching.launch_report import Report, native_report, summarise
 from core.sim.launching.limits import check_limits
 from core.sim.launching.scheduler import Order, Scheduler
 from core.sim.launching.thread_order import (
+    SEEDS,
     block_order_shows,
     blocks_together,
     facts_of,
@@ -60,6 +61,14 @@ from core.threads import cores
 
 ORDER = ("error", "warn")
 SPLIT = 8192  # lanes of a launch from which it is worth two threads
+LIBRARY = 64  # kernels that a process keeps for later simulators of the same PTX
+
+
+@functools.lru_cache(maxsize=LIBRARY)
+def bound(ptx: str, kernel: str, globals_at: tuple[tuple[str, int], ...], parted: bool) -> Program:
+    """A kernel linked and bound to the table of instructions; shared by simulators of its PTX whose device variables
+    are at the same addresses, since no launch changes it."""
+    return bind(link(parse(ptx), kernel, dict(globals_at), parted), TABLE)
 
 
 @dataclass
@@ -69,7 +78,7 @@ class Simulator:
     sources: the CUDA C++ that findings quote.
     limit: branches that a thread block may take, after which the kernel is called endless (machine/budget.py).
     globals_at: addresses of device variables, by symbol; those that are there already are taken over, with contents.
-    output: where printf goes; standard output by default.
+    output: the place of printf; standard output by default.
     """
 
     ptx: str
@@ -117,10 +126,13 @@ class Simulator:
         return list(self.outline.kernels)
 
     def program(self, kernel: str, strict: bool = False) -> Program:
-        """A kernel linked with its device functions and bound to the table of instructions; built once."""
+        """A kernel linked with its device functions and bound to the table of instructions; built once, and for strict
+        mode once more where that puts zones between its shared variables."""
         if (kernel, strict) not in self.programs:
-            program = link(self.module, kernel, self.globals_at, parted=strict)
-            self.programs[kernel, strict] = bind(program, TABLE)
+            program = self.programs.get((kernel, not strict))
+            if program is None or program.has_shared_variables:
+                program = bound(self.ptx, kernel, tuple(self.globals_at.items()), strict)
+            self.programs[kernel, strict] = program
         return self.programs[kernel, strict]
 
     @staticmethod
@@ -171,16 +183,18 @@ class Simulator:
         executor: str | None = None,
         tape: Taped = False,
         reach: bool = False,
+        seeds: Sequence[int] = SEEDS,
     ) -> Report:
         """Run a kernel to its end. args: the parameters' bytes in order. Raises KernelError and
         PtxError, UsageError for contradictory arguments.
 
-        strict: also report races and reads of what nothing wrote; some ten times slower. count: the report has
+        strict: also report races and reads of uninitialised memory; some ten times slower. count: the report has
         `counts`; tape: it has a `tape`, of all thread blocks or of those numbers. Strict mode goes without both. order:
         what a result that depends on the order of threads is to strict mode, an "error", or a "warn"ing among the
         report's findings, beside the result of the first order. executor: "native" or "interpreter", None for the
-        default (native/choice.py). reach: also of a native launch the report says what ran (`reached`, `instructions`
-        and their like).
+        default (native/choice.py). reach: also the report of a native launch has counts (`reached`, `instructions`
+        and their like). seeds: of the orders that strict mode tries after the first, in which asynchronous work is
+        as late as it may be, where an order can show.
         """
         if order not in ORDER:
             raise UsageError(f"order={order!r}; expected one of {', '.join(ORDER)}")
@@ -197,7 +211,7 @@ class Simulator:
         shape = _shape(facts, grid, block, cluster, smem)
         self._pass_arguments(facts, args)
         if strict:
-            return self._launch_strictly(program, shape, smem, order)
+            return self._launch_strictly(program, shape, smem, order, seeds)
         return self._interpret(program, shape, smem, count, tape)
 
     def _launch_natively(
@@ -241,17 +255,18 @@ class Simulator:
             for first in range(0, shape.blocks, per)
         ]
 
-    def _launch_strictly(self, program: Program, shape: Shape, smem: int, order: str) -> Report:
+    def _launch_strictly(self, program: Program, shape: Shape, smem: int, order: str, seeds: Sequence[int]) -> Report:
         """A launch in every order that strict mode tries, from the same memory: the bits must agree."""
-        orders, per = strict_orders(program), blocks_together(program, shape, True)
+        orders, per = strict_orders(program, seeds), blocks_together(program, shape, True)
         findings: list[Finding] = []
-        before = self.memory.bytes.copy() if len(orders) > 1 else self.memory.bytes
+        memory = self.memory.bytes[: self.memory.top]
+        before = memory.copy() if len(orders) > 1 else memory
         heap = self.memory.heap
         blocks = list(heap.blocks) if heap is not None else []
         first: Array | None = None
         for one in orders:
             if first is not None:
-                self.memory.bytes[:] = before
+                memory[:] = before
                 if heap is not None:
                     heap.restore(blocks)
             batches = self._batches(program, shape, smem, per)
@@ -263,14 +278,14 @@ class Simulator:
                 self._run_and_print(batch, one, quiet=first is not None)
                 findings += [f for f in batch.watch.notes() if f not in findings]
             if first is None:
-                first = self.memory.bytes.copy() if len(orders) > 1 else self.memory.bytes
+                first = memory.copy() if len(orders) > 1 else memory
                 continue
-            different = np.flatnonzero(self.memory.bytes != first)
+            different = np.flatnonzero(memory != first)
             if different.size:
                 error = self._order_shows(batches[0].words, int(different[0]), different.size)
                 if order == "error":
                     raise error
-                self.memory.bytes[:] = first
+                memory[:] = first
                 findings.append(Finding(error.kind, error.message, error.hint))
                 break
         report = summarise(program, shape, batches)
@@ -324,6 +339,8 @@ class Simulator:
         self.memory.bytes[spaces.PARAMETERS : spaces.PARAMETERS + len(passed)] = passed
         if facts.heap and self.memory.heap is None:
             self.memory.heap = Heap(self.memory)
+        if facts.meets:
+            self.memory.meet()
 
 
 def _run(batch: Batch, order: Order) -> None:

@@ -6,8 +6,10 @@ that polls memory, prints, or takes turns by atomics gets an order of its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from core.sim.instructions.atomics import order_shows
-from core.sim.instructions.calls import calls_cuda, needs_heap, prints
+from core.sim.instructions.calls import calls_cuda, meets, needs_heap, prints
 from core.sim.launching.scheduler import LANES, Order
 from core.sim.machine.geometry import Shape
 from core.sim.native.stored import KernelFacts
@@ -17,21 +19,26 @@ from core.sim.strict.clocks import orders_blocks
 from core.sim.strict.watch import works_later
 from core.threads import cores
 
+SEEDS = (1, 2)  # of strict mode's further orders
 SPLIT = 8192  # lanes of a launch from which it is worth two threads
 
 
-@kept
-def strict_orders(program: Program) -> list[Order]:
+def strict_orders(program: Program, seeds: Sequence[int] = SEEDS) -> list[Order]:
     """The orders in which strict mode runs a kernel: first with asynchronous work as late as it may be, then by chance.
 
     Without asynchronous work and atomics whose order can show, every order that the race check accepts gives the same
     bits: one is enough. wgmma fills whole registers, so that its warpgroups are kept apart.
     """
-    apart = polls(program) or uses_wgmma(program)
-    asynchronous = works_later(program)
-    shows = asynchronous or order_shows(program) or polls(program)
-    further = [Order("apart" if apart else "across", seed) for seed in (1, 2)] if shows else []
+    apart, shows = strict_traits(program)
+    further = [Order("apart" if apart else "across", seed) for seed in seeds] if shows else []
     return [Order("apart" if apart else "one"), *further]
+
+
+@kept
+def strict_traits(program: Program) -> tuple[bool, bool]:
+    """(whether warpgroups are kept apart, whether an order can show in bits that have no race)."""
+    shows = works_later(program) or order_shows(program) or polls(program)
+    return polls(program) or uses_wgmma(program), shows
 
 
 @kept
@@ -55,13 +62,14 @@ def facts_of(program: Program) -> KernelFacts:
         max_threads=program.max_threads, shared_size=program.shared_size, shared_used=program.shared_used,
         static_shared=program.static_shared, zones=program.zones, local_size=program.local_size,
         parameters=tuple((variable.size, offset) for variable, offset in program.parameters),
-        heap=needs_heap(program), prints=prints(program), ordered=block_order_shows(program), polls=polls(program),
+        heap=needs_heap(program), meets=meets(program), prints=prints(program), ordered=block_order_shows(program),
+        polls=polls(program),
     )  # fmt: skip
 
 
 @kept
 def polls(program: Program) -> bool:
-    """Whether a kernel waits in a loop: it reads memory in a way that asks for what other threads write."""
+    """Whether a kernel waits in a loop: its loads look for the writes of other threads."""
     return any(
         i.names[0] == "ld"
         and {"acquire", "volatile", "relaxed"} & set(i.names)

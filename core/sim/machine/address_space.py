@@ -13,7 +13,7 @@ import numpy as np
 
 from core.kernels.c_text import c_string
 from core.sim.ptx.register_types import WIDE, Array
-from core.sim.ptx.state_spaces import FIRST, PARAMETER_BYTES, PARAMETERS
+from core.sim.ptx.state_spaces import FIRST, GRID, GRID_BYTES, PARAMETER_BYTES, PARAMETERS
 
 ALIGNMENT = 256
 HEAP = 8 << 20  # bytes, as CUDA has by default (cudaLimitMallocHeapSize)
@@ -77,6 +77,14 @@ class Memory:
         self.last = self.regions[-1]
         self.top = max(FIRST, self.regions[-1].end + ALIGNMENT) if len(self.regions) > 1 else FIRST
 
+    def meet(self) -> None:
+        """Zero the place where the thread blocks of a grid meet, a region from the first launch on that uses it."""
+        if GRID not in self.starts:
+            self.starts.insert(1, GRID)
+            self.regions.insert(1, Region("the barrier of the grid", GRID, GRID_BYTES))
+            self.bounds_kept = None
+        self.bytes[GRID : GRID + GRID_BYTES] = 0
+
     def write(self, address: int, values: Array) -> None:
         """Copy an array's bytes to `address`."""
         raw = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
@@ -106,7 +114,7 @@ class Memory:
         return self.regions[place]
 
     def near(self, address: int) -> str:
-        """The nearest region to a bad address, in words."""
+        """The nearest region to a bad address, as text."""
         if address < FIRST:
             return "a null pointer" if address < PARAMETERS else "below all memory"
         place = bisect.bisect_right(self.starts, address) - 1
@@ -133,7 +141,7 @@ class Memory:
         return self.pointers_kept[1]
 
     def element(self, address: int) -> str:
-        """The region and element at an address, in words."""
+        """The region and element at an address, as text."""
         region = self.region(address)
         if region is None:
             return "outside all allocations"
@@ -181,7 +189,7 @@ class Heap:
         return 0
 
     def free(self, address: int) -> bool:
-        """Give a block back; False for an address that is none's start."""
+        """Give a block back; False for an address at which no block starts."""
         block = next((one for one in self.blocks if one[0] == address), None)
         if block is None:
             return False

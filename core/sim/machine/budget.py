@@ -1,8 +1,8 @@
 """The budget of a kernel: branches per thread block after which it is reported as endless.
 
 A branch back to the start of a loop counts, and a branch at which lanes diverge; straight code is free. Counting is by
-the group of lanes that runs in lockstep, which costs nothing; once a group is over the limit, it is counted anew by
-thread block, so that many thread blocks with loops of different lengths are not taken for one with a long loop. Strict
+the group of lanes that runs in lockstep, which costs nothing; once a group is over the limit, it is counted again by
+thread block, so that many thread blocks with loops of different lengths do not count as one with a long loop. Strict
 mode counts by thread block from the start.
 """
 
@@ -14,10 +14,10 @@ from core import variables
 from core.sim.ptx.register_types import Array
 
 # The longest loops of real sizes take fewer: one thread over a vocabulary of 256,000 (Gemma's), over the 65,536 rows of
-# 64 x 1,024 tokens, or over K = 3,072. An endless one has that many behind it in less than a second, or in a few where
+# 64 x 1,024 tokens, or over K = 3,072. An endless one reaches that number in less than a second, or in a few where
 # it computes or waits at barriers in strict mode.
 LIMIT = 300_000
-BARRIER = 20  # branches that a barrier counts as, which is what it costs
+BARRIER = 20  # branches that a barrier counts as: its cost
 VARIABLE = "CORELM_SIM_LIMIT"  # environment: another limit
 SLICE = 1 << 14  # blocks of instructions between two looks at the limit
 

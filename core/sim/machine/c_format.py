@@ -33,7 +33,7 @@ class ArgumentReader:
 
 
 def c_format(text: str, read: Callable[[int, int], bytes], string: Callable[[int], str]) -> tuple[str, int]:
-    """(what printf prints, how many arguments it took). read: (offset, size) -> bytes of the argument buffer; string:
+    """(the output of printf, its number of arguments). read: (offset, size) -> bytes of the argument buffer; string:
     address -> the C string there. A specifier that C does not have is printed as it is."""
     arguments = ArgumentReader(read)
     return SPECIFIER.sub(lambda match: _one(match, arguments, string), text), arguments.count

@@ -31,11 +31,13 @@ class Work:
     number: Array = field(init=False)  # of the commit group, per lane
     rows: Array = field(init=False)  # which of the instruction's rows these are
     moved: Array = field(init=False)  # by row, whether it has happened
+    arrived: Array = field(init=False)  # by lane, the time of the first arrival at an mbarrier that is for it; 0: none
 
     def __post_init__(self) -> None:
         self.number = np.full(len(self.lanes), OPEN)
         self.rows = np.arange(len(self.lanes))
         self.moved = np.zeros(len(self.lanes), np.bool_)
+        self.arrived = np.zeros(len(self.lanes), np.int32)
 
     def happen(self, rows: Array | None = None) -> None:
         """Do the work of these rows (all by default) that has not happened so far."""
@@ -48,8 +50,8 @@ class Work:
 class Later:
     """Work that has been issued and has not happened. seed 0: as late as it may; else at random times.
 
-    Of two runs with seeds that follow each other, one does at once what the other does not, as far as both issue the
-    same work: so that a copy which is never looked at but between two lines meets both.
+    Of two runs with seeds that follow each other, one does at once the work that the other delays, if both issue the
+    same work: so that a copy that is only inspected between two lines meets both.
     """
 
     def __init__(self, seed: int) -> None:
@@ -128,6 +130,6 @@ class Queue:
     def finish(self, work: Work, done: Array) -> None:
         keep = ~done
         work.lanes, work.places = work.lanes[keep], work.places[keep]
-        work.number, work.rows = work.number[keep], work.rows[keep]
+        work.number, work.rows, work.arrived = work.number[keep], work.rows[keep], work.arrived[keep]
         if not len(work.lanes):
             self.work.remove(work)

@@ -77,12 +77,12 @@ class Lanes:
         self.queues: dict[str, Queue] = {}  # strict mode: asynchronous work under way
         self.wgmma = Registers()
         self.waiting = 0  # lanes that wait in barriers
-        self.polled: dict[int, Array] = {}  # where instructions last looked for what others write
+        self.polled: dict[int, Array] = {}  # places where instructions last looked for writes of others
         self.undefined: dict[int, Mark] = {}  # strict mode: registers that hold undefined values
         self.pc = 0
 
     def work_of(self, name: str) -> Queue:
-        """A queue: "copy" (cp.async), "bulk" (what bulk stores read), "store" (what they write) or "wgmma"."""
+        """A queue: "copy" (cp.async), "bulk" (sources of bulk stores), "store" (their targets) or "wgmma"."""
         if name not in self.queues:
             self.queues[name] = Queue(np.zeros(self.lanes, np.int64))
         return self.queues[name]
@@ -97,9 +97,11 @@ class Lanes:
         self.index = np.flatnonzero(lanes)
         self.count = len(self.index)
         self.picked = self.mask = None
-        if self.count == self.live_count:
-            return  # what the others would compute is never looked at
-        if self.count >= DENSE * self.lanes:
+        if self.count == self.lanes:
+            self.index = None  # as before they parted
+        elif self.count == self.live_count:
+            pass  # results of the others are never read
+        elif self.count >= DENSE * self.lanes:
             self.mask = lanes
         else:
             self.picked = self.index

@@ -59,11 +59,11 @@ class ResidentBlocks:
 
     # ------------------------------------------------------------------ words and errors
     def who(self, g: Lanes, lane: int) -> str:
-        """A lane's thread, in words."""
+        """A lane's thread, as text."""
         return self.words.thread(int(self.numbers[g.block[lane]]), int(g.thread[lane]))
 
     def block_name(self, block: int) -> str:
-        """A thread block of the batch, in words."""
+        """A thread block of the batch, as text."""
         return self.words.block(int(self.numbers[block]))
 
     def fault(

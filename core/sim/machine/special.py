@@ -65,8 +65,19 @@ def _lanemask(make: Callable[[Array], Array]) -> Make:
     return lambda b, g: make(np.uint64(1) << (g.thread % 32).astype(np.uint64)) & np.uint64(0xFFFFFFFF)
 
 
+CLOCKS = ("%clock", "%clock64", "%globaltimer")
+
+# The driver's own registers: 1 and 2 are the address, upper half first, of the memory in which a grid's thread blocks
+# meet (cooperative_groups/details/driver_abi.h).
+SAME = {f"%envreg{number}": 0 for number in range(32)} | {"%envreg2": spaces.GRID}
+
+
+def _same_everywhere(value: int) -> Make:
+    return lambda b, g: _one(value)
+
+
 def _clock(blocks: ResidentBlocks, g: Lanes) -> Array:
-    """Not a time: a count that grows with what has been run."""
+    """Not a time: a count that grows with the work so far."""
     return _one(sum(blocks.executed.values()))
 
 
@@ -92,10 +103,9 @@ TABLE: dict[str, Make] = {
     "%lanemask_le": _lanemask(lambda bit: bit | (bit - np.uint64(1))),
     "%lanemask_gt": _lanemask(lambda bit: ~(bit | (bit - np.uint64(1)))),
     "%lanemask_ge": _lanemask(lambda bit: ~(bit - np.uint64(1))),
-    "%clock": _clock,
-    "%clock64": _clock,
     "%clock_hi": lambda b, g: _one(0),
-    "%globaltimer": _clock,
+    **dict.fromkeys(CLOCKS, _clock),
+    **{name: _same_everywhere(value) for name, value in SAME.items()},
 }
 
 

@@ -2,7 +2,7 @@
 
 PTX ISA of shfl, vote, match, redux, elect and bar.warp .sync: the executing thread waits until all threads that its
 membermask names have executed the instruction with the same mask, and must itself be named. Masks may differ between
-the lanes of a warp: each set of lanes that names itself works by itself.
+the lanes of a warp: each set of lanes that names itself works alone.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Meeting:
         self.masks[lanes], self.resume[lanes] = masks, pc
 
     def leave(self, live: Array) -> Array:
-        """The lanes for which all live lanes that they name have come; they no longer wait."""
+        """The lanes for which all live lanes that they name have arrived; they no longer wait."""
         members = self.masks.reshape(-1, WARP)
         late = (apart(members) & live.reshape(-1, 1, WARP)).any(2)
         met = np.flatnonzero(~late.reshape(-1) & (self.masks != 0))

@@ -58,7 +58,7 @@ class Registers:
             self.touched.add(self.values[register])
 
     def unfenced(self, accumulators: set[int], sources: set[int], shape: str) -> str:
-        """The registers for which a wgmma lacks a fence, in words; "" for none."""
+        """The registers for which a wgmma lacks a fence, as text; "" for none."""
         if not self.fenced:
             return "the first wgmma of a kernel comes before any wgmma.fence"
         if not self.touched.isdisjoint(self.value(r) for r in accumulators | sources):

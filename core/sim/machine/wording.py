@@ -18,20 +18,27 @@ from core.sim.ptx.cuda_source import Sources
 from core.sim.ptx.declared import OPEN, SIZES, STRUCT, UNKNOWN, WORD, constants, declares, plain_name, size_of
 from core.sim.ptx.program import Program
 from core.sim.ptx.register_types import TYPES
-from core.sim.ptx.syntax import Instruction, Location
+from core.sim.ptx.symbols import readable
+from core.sim.ptx.syntax import Instruction, Location, Symbol
 
 VERBS = {"read": "reads", "write": "writes", "atomic": "updates"}
 
 
 def failed_assertion(text: str, file: str, function: str, line: int) -> str:
-    """A failed assert, in words."""
+    """A failed assert, as text."""
     name = file.replace("\\", "/").rpartition("/")[2]
     return f"assertion `{text}` fails ({name}:{line}, in {function})"
 
 
 def no_function(address: int) -> str:
-    """An address that is called, in words."""
-    return f"a call of {address:#x}, where no function with these parameters is, or one that is under way already"
+    """An address that is called, as text."""
+    return f"a call of {address:#x}, where no function with these parameters is"
+
+
+def calls_itself(call: Instruction) -> tuple[str, str]:
+    """(message, hint) for the call of a function that is under way already."""
+    names = ", ".join(readable(o.name) for o in call.operands if isinstance(o, Symbol))
+    return f"{names} calls itself, and the simulator has no call stack", "a loop with a stack of its own in an array"
 
 
 @dataclass(frozen=True)
@@ -140,7 +147,7 @@ class Wording:
         return variable or self._region(ins, address)
 
     def _based(self, ins: Instruction, how: str, space: str) -> Array | None:
-        """By what the address is computed from, if that is one thing."""
+        """By the source of the address, if there is one."""
         kinds = ("variable",) if space == "shared" else ("param", "variable")
         based = [r for r in roots(self.program, ins, how != "read") if r.kind in kinds]
         based = [r for r in based if r.kind == "param" or self.program.places[r.name][0] == space]
@@ -257,7 +264,7 @@ class Wording:
 
     def shared_at(self, address: int, ins: Instruction | None = None) -> Array | None:
         """The last shared variable that begins before an address. ins: an access to it, whose type counts where the
-        source does not say one."""
+        source has none."""
         places = {symbol: at for symbol, (space, at) in self.program.places.items() if space == "shared"}
         before = [symbol for symbol, at in places.items() if at <= address]
         return self._variable(ins, max(before, key=lambda symbol: places[symbol])) if before else None
@@ -287,7 +294,7 @@ def _identifier(declared: str) -> str:
 
 
 def _accessed(ins: Instruction | None) -> int:
-    """Bytes of an element of what an instruction accesses."""
+    """Bytes of an element of an instruction's access."""
     if ins is None:
         return 1
     kind = next((TYPES[n] for n in reversed(ins.names) if n in TYPES and TYPES[n].kind != "p"), None)

@@ -11,5 +11,5 @@
   faulted.py        the machine's faults -> KernelError, in the interpreter's words
   executor.py       a launch
 
-The interpreter (instructions/) defines what a kernel does; the machine gives the same bits.
+The interpreter (instructions/) defines the results of a kernel; the machine gives the same bits.
 """

@@ -1,7 +1,7 @@
-"""Records -> records with lines: registers whose lanes are base + lane * step (lines.h), and what spreads them.
+"""Records -> records with lines: registers whose lanes are base + lane * step (lines.h), and records that spread them.
 
 A register can hold a line where each record that writes it has a form with lines, and reads only such registers,
-constants, parameters and special registers. Any other record that reads it comes behind a record that writes its lanes
+constants, parameters and special registers. Any other record that reads it follows a record that writes its lanes
 out. A loaded value may be a line (the same in all lanes) where only forms with lines read it.
 """
 
@@ -70,7 +70,7 @@ def straighten(
     may = lines | set(defined)
     cuts = {starts[to] for record in records for to in (record.target, *record.targets) if to >= 0}
     made, moved = list[OpRecord](), list[int]()
-    guard, end = -1, -1  # the place among `made` of the guard at hand; the record after what it guards
+    guard, end = -1, -1  # the place among `made` of the guard at hand; the record after the guarded ones
     out = set[int]()  # registers whose lanes this block has written out
     for place, record in enumerate(records):
         moved.append(len(made))

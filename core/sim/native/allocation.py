@@ -22,7 +22,7 @@ class OpRecord:
     slots: o[0..3]; more: two halves of the immediate, as registers. plain: slots that hold numbers, not registers.
     listed: registers of a list, whose place goes into slot `list_slot`; head: numbers before them. target, targets:
     instructions of the kernel.
-    kills: whether what it writes is written in full by each thread that comes here. ends: nothing follows.
+    kills: whether each thread here writes its results in full. ends: nothing follows.
     guards: the next `imm` records run under its predicate.
     """
 
@@ -59,7 +59,7 @@ def allocate(
 ) -> Places:  # fmt: skip
     """starts: instruction -> its first record. entry: the record at which threads begin. wide: by register, whether it
     has 64 bits. pinned: registers that keep a place of their own (constants and their like). lines: those with a head,
-    besides the pinned ones."""
+    in addition to the pinned ones."""
     flow = Flow(records, starts, entry)
     spans = _intervals(records, flow, frozenset(pinned))
     alive = flow.alive - set(pinned)
@@ -120,23 +120,27 @@ class Flow:
 
 def _intervals(records: Sequence[OpRecord], flow: Flow, pinned: frozenset[int]) -> dict[int, tuple[int, int]]:
     """register -> first and last record at which it is alive."""
-    spans: dict[int, tuple[int, int]] = {}
+    starts, ends = _reached(records, flow, pinned, 1), _reached(records, flow, pinned, -1)
+    return {r: (start, ends[r]) for r, start in starts.items()}
 
-    def touch(r: int, place: int) -> None:
-        span = spans.get(r)
-        spans[r] = (place, place) if span is None else (min(span[0], place), max(span[1], place))
 
-    for number, (first, stop, _) in enumerate(flow.blocks):
-        for r in _members(flow.entering[number]):
-            touch(r, first)
-        for r in _members(flow.leaving[number]):
-            touch(r, stop - 1)
-        for place in range(first, stop):
+def _reached(records: Sequence[OpRecord], flow: Flow, pinned: frozenset[int], way: int) -> dict[int, int]:
+    """register -> the record at which it is first alive, of all records forwards (way 1) or backwards (-1)."""
+    at: dict[int, int] = {}
+    done = sum(1 << r for r in pinned)
+    live = list(zip(flow.blocks, flow.entering, flow.leaving, strict=True))[::way]
+    for (first, stop, _), entering, leaving in live:
+        before, after = ((first, entering), (stop - 1, leaving))[::way]
+        at |= dict.fromkeys(_members(before[1] & ~done), before[0])
+        done |= before[1]
+        for place in range(first, stop)[::way]:
             for r in (*records[place].reads, *records[place].writes):
-                touch(r, place)
-    for r in pinned:
-        spans.pop(r, None)
-    return spans
+                if r not in at and r not in pinned:
+                    at[r] = place
+                    done |= 1 << r
+        at |= dict.fromkeys(_members(after[1] & ~done), after[0])
+        done |= after[1]
+    return at
 
 
 def _blocks(records: Sequence[OpRecord], starts: Sequence[int], entry: int) -> list[tuple[int, int, tuple[int, ...]]]:

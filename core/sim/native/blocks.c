@@ -144,7 +144,7 @@ void begin_block(const Launch *launch, Block *b, i64 number) {
     }
 }
 
-/* Nobody can go on: all have exited, or somebody waits in vain. */
+/* No thread can continue: all have exited, or one waits in vain. */
 static void in_vain(Worker *t, i64 blocks) {
     for (i64 i = 0; i < blocks; i++)
         for (u32 j = 0; j < t->blocks[i].warps; j++) {

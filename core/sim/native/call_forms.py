@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core.sim.native.forms import slots
 from core.sim.native.translation import FormFamily, Translation
-from core.sim.ptx.program import CALL_NOWHERE, call_parameters
+from core.sim.ptx.program import CALL_ITSELF, CALL_NOWHERE, call_parameters
 from core.sim.ptx.syntax import Instruction, Symbol
 
 FAMILY = FormFamily()
@@ -13,9 +13,12 @@ FAMILY = FormFamily()
 @FAMILY.form("call")
 def _call(draft: Translation, ins: Instruction) -> None:
     """A call that was not inlined: of __assertfail(text, file, line, function, size) or vprintf(format, buffer), or
-    through a pointer to nothing."""
+    through a pointer to nothing, or of a function that is under way."""
     if ins.names == CALL_NOWHERE:
         draft.emit("call.nowhere", [draft.source(ins.operands[0], "b64")])
+        return
+    if ins.names == CALL_ITSELF:
+        draft.emit("call.itself", [])
         return
     results, arguments = call_parameters(ins)
     if ins.names == ("call", "vprintf") and len(arguments) == 2:

@@ -16,7 +16,7 @@ NO_COMPILER = "no C compiler works here: gcc or clang makes kernels some twenty 
 def natively(executor: str | None, watched: str) -> bool:
     """Whether a launch runs on the machine.
 
-    executor: one of EXECUTORS; None: what the environment says, else native where there is a compiler. watched:
+    executor: one of EXECUTORS; None: by the environment, else native where there is a compiler. watched:
     "strict", "count" or "tape", which only the interpreter does; "" for none. Raises UsageError for what does not go
     together.
     """
@@ -25,7 +25,7 @@ def natively(executor: str | None, watched: str) -> bool:
         raise UsageError(f"{words}; expected one of {', '.join(EXECUTORS)}{did_you_mean(str(chosen), EXECUTORS)}")
     if chosen == "native" and watched:
         raise UsageError(
-            f"{words} does not go with {watched}: only the interpreter watches what a kernel does",
+            f"{words} does not go with {watched}: only the interpreter watches a kernel",
             hint=f"{words.replace(chosen, 'interpreter')}, or no {watched}",
         )
     if chosen == "native" and compiler() is None:
@@ -43,14 +43,14 @@ class Lack:
 
 
 def fall_back(executor: str | None, lack: Lack) -> str:
-    """A line that says why the interpreter runs a kernel, the first time; "" after that.
+    """A line with the reason why the interpreter runs a kernel, the first time; "" after that.
 
     Raises UsageError where the native executor was chosen by name, so that no other one may run the kernel.
     """
     words, chosen = _chosen(executor)
     if chosen == "native":
         raise UsageError(f"{words} cannot run {lack.subject}: {lack.reason}",
-                         hint="without a choice the interpreter runs what the machine cannot")  # fmt: skip
+                         hint="without a choice, the interpreter runs such kernels")  # fmt: skip
     if lack in _SAID:
         return ""
     _SAID.add(lack)
@@ -71,7 +71,7 @@ def default_executor() -> str | None:
 
 
 def described(executor: str | None = None) -> str:
-    """The executor of launches without an observer, in words."""
+    """The executor of launches without an observer, as text."""
     if natively(executor, ""):
         return f"in native code ({describe()})"
     return "on NumPy" + ("" if executor or default_executor() else f"; {NO_COMPILER}")

@@ -1,7 +1,7 @@
 /* Instructions of a whole warp: shuffles, votes, and its barrier. */
 #include "lines.h"
 
-/* Every lane that comes is in its own mask. */
+/* Every lane that arrives is in its own mask. */
 static int named(Warp *w, const Op *op, const u32 *masks) {
     u32 outside = 0;
     for (u32 l = 0; l < WARP; l++) outside |= (~masks[l] >> l & 1) << l;

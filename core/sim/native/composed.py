@@ -172,7 +172,7 @@ def _function(draft: Translation, ins: Instruction) -> None:
 
 # --------------------------------------------------------------------------- comparisons
 def _holds(draft: Translation, ins: Instruction) -> int:
-    """A predicate: the comparison of operands 1 and 2, without what it is combined with."""
+    """A predicate: the comparison of operands 1 and 2, without its combination."""
     kind = ins.names[-1]
     compare = UNSIGNED_NAMES.get(ins.names[1], ins.names[1])
     if kind in BITS and (kind in ("f16", "bf16") or "ftz" in ins.names):
@@ -282,7 +282,7 @@ def _float_to_integer(draft: Translation, ins: Instruction) -> None:
 
 
 def _integer(draft: Translation, operand: Operand, of: str) -> tuple[int, str]:
-    """(an integer in 32 or 64 bits of its own sign, "s32" and the like)."""
+    """(an integer in 32 or 64 bits of its own sign, such as "s32")."""
     bits = TYPES[of].bits
     if isinstance(operand, Immediate) or bits >= 32:
         return draft.source(operand, f"b{max(bits, 32)}"), f"{of[0]}{max(bits, 32)}"
@@ -305,7 +305,7 @@ def _integer_to_float(draft: Translation, ins: Instruction) -> None:
 
 
 def _integers(draft: Translation, ins: Instruction) -> None:
-    """Widening keeps the source's sign; .sat goes to the nearest end."""
+    """Widening keeps the source's sign; .sat saturates."""
     to, of = ins.names[-2], ins.names[-1]
     number, kind = _integer(draft, ins.operands[1], of)
     if "sat" in ins.names:

@@ -109,6 +109,7 @@ WHOLE(nowhere, "call.nowhere", "b64") {
     u32 lane = first(w->mask);
     return fault(w, op, NOWHERE, lane, REG(u64, 0)[lane], 0, 0);
 }
+WHOLE(itself, "call.itself", "") { return fault(w, op, ITSELF, first(w->mask), 0, 0, 0); }
 WHOLE(assertfail, "call.assertfail", "b64 b64 b64 b32") { /* text, file, function, line; one of the warp's says it */
     u32 lane = first(w->mask);
     return fault(w, op, ASSERT, lane, REG(u64, 0)[lane], REG(u64, 1)[lane] << 24 | REG(u32, 3)[lane], REG(u64, 2)[lane]);
@@ -128,6 +129,12 @@ WHOLE(vprintf_, "call.vprintf", "=b32 b64 b64") { /* arguments, format, buffer: 
         counts[l] = (u32)count;
     }
     for (u32 left = w->mask; left; left &= left - 1) d[first(left)] = counts[first(left)];
+    return op + 1;
+}
+WHOLE(clock_, "clock", "=b64") { /* no time: each look at it finds a larger number */
+    u64 *d = REG(u64, 0), count = ++w->worker->clock;
+    const i32 *on = w->on;
+    EACH d[l] = on[l] ? count : d[l];
     return op + 1;
 }
 WHOLE(nothing, "nop", "") { (void)w; return op + 1; }

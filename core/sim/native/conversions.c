@@ -40,7 +40,7 @@ UNARY(cvt_f64_u32, "cvt.rn.f64.u32", "=b64 b32", f64, u32, a[l])
 UNARY(cvt_f64_s64, "cvt.rn.f64.s64", "=b64 b64", f64, i64, a[l])
 UNARY(cvt_f64_u64, "cvt.rn.f64.u64", "=b64 b64", f64, u64, a[l])
 
-/* Out of range goes to the nearest end; NaN becomes 0. */
+/* Values out of range saturate; NaN becomes 0. */
 INLINE i32 to_s32(f64 v) { return v != v ? 0 : v < -2147483648.0 ? INT32_MIN : v >= 2147483648.0 ? INT32_MAX : (i32)v; }
 INLINE u32 to_u32(f64 v) { return v != v ? 0 : v < 0 ? 0 : v >= 4294967296.0 ? UINT32_MAX : (u32)v; }
 #define WHOLES(mode, round)                                                                                            \

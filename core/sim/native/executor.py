@@ -80,7 +80,7 @@ class ReadyLaunch:
 @dataclass
 class Linked:
     """A translated kernel whose records hold the addresses of their functions. launches: those made ready, by whatever
-    tells them apart to the caller."""
+    distinguishes them for the caller."""
 
     machine: Machine
     facts: KernelFacts
@@ -138,7 +138,7 @@ class WorkDone:
 def run(
     kernel: Linked, words: Callable[[], Wording], memory: Memory, ready: ReadyLaunch, output: Callable[[str], object]
 ) -> WorkDone | None:
-    """Run a launch to its end; what it did where the kernel is marked. output: where its printf goes. Raises
+    """Run a launch to its end; its counts where the kernel is marked. output: the place of its printf. Raises
     KernelError."""
     launch = _Launch.from_buffer_copy(ready.image)
     launch.memory, launch.starts, launch.ends, launch.regions = memory.pointers()

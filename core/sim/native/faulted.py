@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from core.sim.faults import KernelError
 from core.sim.machine.budget import VARIABLE
 from core.sim.machine.resident_blocks import fault_access
-from core.sim.machine.wording import Wording, failed_assertion, no_function
+from core.sim.machine.wording import Wording, calls_itself, failed_assertion, no_function
 from core.sim.ptx.syntax import Instruction
 
 HOW = ("read", "write", "atomic")
@@ -54,13 +54,13 @@ def _outside(words: Wording, f: MachineFault) -> tuple[str, str, str]:
 
 def _endless(words: Wording, f: MachineFault) -> tuple[str, str, str]:
     hint = f"a kernel that takes more: limit= of core.sim.run, --branches of core sim, check and trace, {VARIABLE}"
-    text = f"still looping: a thread block has taken {f.limit:,} branches, and does not come to its end"
+    text = f"still looping: a thread block has taken {f.limit:,} branches, and does not end"
     return "endless", text, hint
 
 
 def _never(words: Wording, f: MachineFault) -> tuple[str, str, str]:
     text = f"barrier {f.x} never completes: {f.y} threads wait, the others have exited or wait elsewhere"
-    return "barrier never completes", text, "every thread of the thread block must come to the barrier"
+    return "barrier never completes", text, "every thread of the thread block must reach the barrier"
 
 
 def _bar_count(words: Wording, f: MachineFault) -> tuple[str, str, str]:
@@ -74,11 +74,11 @@ def _divergent(words: Wording, f: MachineFault) -> tuple[str, str, str]:
 
 def _not_named(words: Wording, f: MachineFault) -> tuple[str, str, str]:
     text = f"lane {f.thread % 32} runs this, and its mask {f.x:#x} does not name it"
-    return "not named", text, "a mask names every lane that comes with it"
+    return "not named", text, "a mask names every lane that arrives with it"
 
 
 def _absent(words: Wording, f: MachineFault) -> tuple[str, str, str]:
-    text = f"lane {f.thread % 32} does not come to this instruction, and the mask of lane {f.x} names it"
+    text = f"lane {f.thread % 32} does not reach this instruction, and the mask of lane {f.x} names it"
     return "member absent", text, "name only the lanes that are here, such as __activemask() after a branch"
 
 
@@ -90,7 +90,7 @@ def _two_masks(words: Wording, f: MachineFault) -> tuple[str, str, str]:
 
 def _waits_for(words: Wording, f: MachineFault) -> tuple[str, str, str]:
     lane = f.thread % 32
-    text = f"lane {lane} waits for lane {f.x}, which its mask {f.y:#x} names and which does not come"
+    text = f"lane {lane} waits for lane {f.x}, which its mask {f.y:#x} names and which does not arrive"
     return "member absent", text, "every lane that a mask names reaches a barrier of the warp, with the same mask"
 
 
@@ -128,6 +128,10 @@ def _nowhere(words: Wording, f: MachineFault) -> tuple[str, str, str]:
     return "call", no_function(f.address & 0xFFFFFFFFFFFFFFFF), ""
 
 
+def _itself(words: Wording, f: MachineFault) -> tuple[str, str, str]:
+    return "call", *calls_itself(f.ins)
+
+
 def _assert(words: Wording, f: MachineFault) -> tuple[str, str, str]:
     text, file, function = (words.memory.string(at) for at in (f.address, f.x >> LINE_BITS, f.y))
     return "assert", failed_assertion(text, file, function, f.x & ((1 << LINE_BITS) - 1)), ""
@@ -150,15 +154,18 @@ SAY: dict[int, Say] = {  # by the numbers of machine.h
     11: _absent,
     12: _two_masks,
     13: _waits_for,
-    14: _said("deadlock", "threads wait for a phase that never completes: too few arrivals, or bytes that never come"),
+    14: _said(
+        "deadlock", "threads wait for a phase that never completes: too few arrivals, or bytes that never arrive"
+    ),
     15: _said("deadlock", "the kernel polls memory that no thread changes any more"),
-    16: _said("divergent reduction", "threads of a warp come to a reduction with different barriers"),
+    16: _said("divergent reduction", "threads of a warp reach a reduction with different barriers"),
     17: _mbarrier,
     18: _said("cluster barrier", "a wait without an arrive before it"),
     19: _tensor_map,
     20: _said("misaligned", "a bulk copy needs multiples of 16 bytes"),
     21: _nowhere,
     22: _assert,
+    23: _itself,
 }
 BEFORE = {6, 13, 14}  # kinds whose record is the one after the instruction that is meant
 ADDRESSED = {2, 3}

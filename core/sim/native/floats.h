@@ -1,4 +1,4 @@
-/* What the instructions of floating point share. */
+/* Shared parts of floating-point instructions. */
 #ifndef FLOATS_H
 #define FLOATS_H
 

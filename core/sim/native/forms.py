@@ -162,7 +162,7 @@ def _ld(draft: Translation, ins: Instruction) -> None:
 
 def _spelled(kind: Type) -> str:
     """A load's result, as a row spells it."""
-    return f"{'s' if kind.kind == 's' and kind.bits < 32 else 'b'}{kind.bits}"
+    return f"{'s' if kind.kind == 's' and kind.bits < 64 else 'b'}{kind.bits}"
 
 
 def _launch_constants(draft: Translation, ins: Instruction) -> bool:
@@ -222,7 +222,7 @@ ATOMIC = ("add", "min", "max", "inc", "dec", "and", "or", "xor", "exch", "cas")
 def _atom(draft: Translation, ins: Instruction) -> None:
     kind, name = TYPES[ins.names[-1]], next(n for n in ins.names if n in ATOMIC)
     operands = ins.operands if ins.names[0] == "atom" else (Register("_"), *ins.operands)
-    if any(n in ("v2", "v4", "v8") for n in ins.names) or kind.bits < 32:
+    if any(n in ("v2", "v4", "v8") for n in ins.names):
         raise draft.missing()
     space = space_of(ins.names)
     width, base, offset = _for_space(draft, space, address(draft, operands[1]))

@@ -32,7 +32,7 @@ INLINE i32 saturated(i64 v) { return v < INT32_MIN ? INT32_MIN : v > INT32_MAX ?
 BINARY(add_sat, "add.sat.s32", "=b32 b32 b32", i32, i32, saturated((i64)a[l] + b[l]))
 BINARY(sub_sat, "sub.sat.s32", "=b32 b32 b32", i32, i32, saturated((i64)a[l] - b[l]))
 
-/* Pairs of 16-bit numbers: each half by itself. */
+/* Pairs of 16-bit numbers: each half separately. */
 #define PAIRS(id, names, T, value)                                                                                     \
     INLINE u32 id##_half(T x, T y) { return (u16)(value); }                                                            \
     BINARY(id, names, "=b32 b32 b32", u32, u32,                                                                        \

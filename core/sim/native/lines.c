@@ -12,6 +12,6 @@ void spread_64(Line *x) {
     x->kind = BOTH;
 }
 
-/* What reads lanes comes next. Not PTX. */
+/* The next instruction reads lanes. Not PTX. */
 WHOLE(spread_row32, "spread.b32", "b32") { spread32(LINE(0)); return op + 1; }
 WHOLE(spread_row64, "spread.b64", "b64") { spread64(LINE(0)); return op + 1; }

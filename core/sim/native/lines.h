@@ -1,4 +1,4 @@
-/* Registers whose lanes lie on a line: lane l has base + l * step.
+/* Registers whose lanes form a line: lane l has base + l * step.
 
 Indices, addresses and what is the same in all lanes are such values, and a kernel's integers are little else. Their
 records compute a base and a step instead of 32 lanes. affine.py finds the registers that can be written so; each has a
@@ -10,7 +10,7 @@ computed by lanes, as the record without lines does it; whether a register holds
 #include "machine.h"
 
 enum { HEAD = 64 };
-enum { LANES, STRAIGHT, BOTH };   /* what is valid: the lanes, the line, or both */
+enum { LANES, STRAIGHT, BOTH };   /* the valid form: lanes, line, or both */
 
 /* Of 32 bits: base is zero-extended and step sign-extended; sums wrap around. */
 typedef struct {
@@ -27,7 +27,7 @@ void spread_64(Line *x);
 INLINE void spread32(Line *x) { if (x->kind == STRAIGHT) spread_32(x); }
 INLINE void spread64(Line *x) { if (x->kind == STRAIGHT) spread_64(x); }
 
-/* What a rule gives: 1, and the line of its result. */
+/* The result of a rule: 1, and its line. */
 INLINE int put32(Line *d, u64 base, u64 step) {
     *d = (Line){(u32)base, (i32)step, STRAIGHT};
     return 1;

@@ -98,7 +98,7 @@ typedef struct {
 enum Kind {               /* faulted.py says them in words, by these numbers */
     FINE, STOPPED, MISALIGNED, OUTSIDE, GONE_BLOCK, ENDLESS, NEVER, TRAP, BAR_COUNT, DIVERGENT, NOT_NAMED, ABSENT,
     TWO_MASKS, WAITS_FOR, DEADLOCK, POLLS, DIVERGENT_RED, MBARRIER, CLUSTER_WAIT, TENSOR_MAP, BULK, NOWHERE,
-    ASSERT
+    ASSERT, ITSELF
 };
 enum Space { GLOBAL, SHARED, LOCAL, GENERIC };
 enum How { READ, WRITE, ATOMIC };
@@ -168,6 +168,7 @@ struct Worker {
     i64 unwatched;        /* turns and branches since the last look at the clock */
     u64 progress_before, polled_before;
     u64 progress, polled;
+    u64 clock;            /* how often threads looked at it */
     u64 *ran, *lanes;     /* by block of instructions of a marked kernel: warps and lanes that ran it */
     u32 *looped;          /* by branch back: the most that a warp took it */
     Fault fault;

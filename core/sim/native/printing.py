@@ -1,4 +1,4 @@
-"""`printf` of a kernel on the machine: C asks Python for each thread, which formats as the interpreter does."""
+"""`printf` of a kernel on the machine: C calls Python for each thread, which formats like the interpreter."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from core.sim.native.allocation import Flow, OpRecord
 
 @dataclass(frozen=True)
 class Rows:
-    """Row numbers of the machine. lanewise: rows that compute each lane by itself; moves: rows that copy a register;
+    """Row numbers of the machine. lanewise: rows that compute each lane separately; moves: rows that copy a register;
     prepared: the row that ends a prologue."""
 
     lanewise: frozenset[int]

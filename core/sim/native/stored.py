@@ -28,10 +28,11 @@ ARRAYS = {"ops": OP, "lists": np.dtype("<u4"), "pcs": np.dtype("<i8")}
 
 @dataclass(frozen=True)
 class KernelFacts:
-    """Facts of a kernel that a launch needs besides its instructions.
+    """Facts of a kernel that a launch needs in addition to its instructions.
 
-    Sizes in bytes; parameters: (size, offset) of each. heap: whether it allocates; prints: whether it prints; ordered:
-    whether the order of thread blocks can show; polls: whether it waits in a loop.
+    Sizes in bytes; parameters: (size, offset) of each. heap: whether it allocates; meets: whether it asks for the
+    grid's barrier; prints: whether it prints; ordered: whether the order of thread blocks can show; polls: whether it
+    waits in a loop.
     """
 
     name: str
@@ -45,6 +46,7 @@ class KernelFacts:
     local_size: int
     parameters: tuple[tuple[int, int], ...]
     heap: bool
+    meets: bool
     prints: bool
     ordered: bool
     polls: bool
@@ -125,7 +127,7 @@ def keep_code(ptx: str, machine: str, facts: KernelFacts, code: Code) -> None:
 
 @cache
 def _simulator() -> str:
-    """A digest of the files that say how PTX is read and translated."""
+    """A digest of the files that define the reading and translation of PTX."""
     texts = [(str(path.relative_to(ROOT)), path.read_text("utf-8")) for path in sorted(ROOT.rglob("*.py"))]
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
@@ -136,7 +138,7 @@ def _entry(ptx: str, *of: str) -> Path:
 
 
 def _read(entry: Path) -> tuple[dict[str, Any], bytes] | None:
-    """(header, what follows it), None where the entry is not there or damaged."""
+    """(header, the rest), None where the entry is absent or damaged."""
     try:
         whole = read_whole(entry)
     except OSError:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from core import processor
 from core.cache import cache_folder, used
-from core.cache.writing import try_write
+from core.cache.writing import one_at_a_time, try_write
 from core.errors import BuildError
 from core.sim.native import tables
 from core.sim.native.affine import line_rows
@@ -35,7 +35,7 @@ OPTIONS = (
     *("-std=gnu11", "-O3", "-march=native", "-fPIC", "-w"),
     *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fwrapv", "-fno-strict-aliasing"),
 )
-LEFT_OUT = {"-march=native": ("-mcpu=native",)}  # what to try where a compiler refuses an option
+LEFT_OUT = {"-march=native": ("-mcpu=native",)}  # alternatives where a compiler refuses an option
 SECONDS = 300.0  # for one file
 FORMAT = 1
 
@@ -78,7 +78,7 @@ def _compiles(command: tuple[str, ...]) -> bool:
 
 
 def describe() -> str:
-    """The compiler in words, "" where there is none."""
+    """The compiler as text, "" where there is none."""
     command = compiler()
     return "" if command is None else _version(command)
 
@@ -94,7 +94,7 @@ def _version(command: tuple[str, ...]) -> str:
 
 class Machine:
     """The loaded library. rows: PTX name -> (number, its operands as the row spells them); lanewise: those that compute
-    each lane by itself."""
+    each lane separately."""
 
     def __init__(self, path: Path, key: str) -> None:
         self.key = key
@@ -146,16 +146,28 @@ def _load(command: tuple[str, ...]) -> Machine:
     parts = (FORMAT, command, _version(command), OPTIONS, processor.describe(), texts)
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     folder = cache_folder() / "machine"
-    for entry in sorted(folder.glob(f"{key}-*.so")) if folder.is_dir() else ():
-        if _digest(entry.read_bytes()) == entry.stem.partition("-")[2]:
-            used(entry)
+    if (entry := _stored(folder, key)) is not None:
+        return Machine(entry, key)
+    with (
+        one_at_a_time(folder / f"{key}.lock"),
+        tempfile.TemporaryDirectory(prefix="core-machine-") as room,
+    ):
+        if (entry := _stored(folder, key)) is not None:  # another process made it in the meantime
             return Machine(entry, key)
-    with tempfile.TemporaryDirectory(prefix="core-machine-") as room:
         (Path(room) / "tables.h").write_text(texts["tables.h"], "utf-8")
         built = _build(command, [FOLDER / name for name in texts if name.endswith(".c")], Path(room))
         data = built.read_bytes()
         entry = folder / f"{key}-{_digest(data)}.so"
         return Machine(entry if try_write(entry, data) else built, key)
+
+
+def _stored(folder: Path, key: str) -> Path | None:
+    """The library in the cache, whole; None where there is none."""
+    for entry in sorted(folder.glob(f"{key}-*.so")) if folder.is_dir() else ():
+        if _digest(entry.read_bytes()) == entry.stem.partition("-")[2]:
+            used(entry)
+            return entry
+    return None
 
 
 def _digest(data: bytes) -> str:

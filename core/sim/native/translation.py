@@ -1,7 +1,7 @@
 """A kernel's PTX -> records of the machine.
 
 An instruction becomes the record of the row that has its name, operands in the row's order. Where a register's width
-is not the row's, a record that converts comes before or after, as the interpreter's readers and writers do it. Opcodes
+is not the row's, a record that converts precedes or follows, as the interpreter's readers and writers do it. Opcodes
 that are spelled otherwise in the machine have a function in a file of form_table.py.
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 from core.errors import BuildError
 from core.sim.instructions.opcodes import OpcodeTable
 from core.sim.instructions.operands import immediate
+from core.sim.machine.special import CLOCKS, SAME
 from core.sim.machine.special import TABLE as SPECIALS
 from core.sim.native.affine import straighten
 from core.sim.native.allocation import HEAD, NARROW, WIDE, OpRecord, allocate
@@ -41,7 +42,7 @@ class Missing(BuildError):
 @dataclass
 class Code:
     """A kernel for the machine. constants: (place, 64 bits, value or (variable, offset)); parameters: (place, 64 bits,
-    address, bytes) of what the launch was given; specials: (place, 64 bits, kind, axis); fresh: (place, bytes) of
+    address, bytes) of the launch's arguments; specials: (place, 64 bits, kind, axis); fresh: (place, bytes) of
     registers that may be read before they are written; entry: the first record of a thread block, after the prologue;
     pcs: record -> instruction; marks, loops: the first instructions of blocks, and branches back, that are counted."""
 
@@ -77,7 +78,7 @@ class FormFamily(dict[str, Form]):
 
 @dataclass
 class Translation:
-    """Records of a kernel as they are made. Registers of the kernel keep their numbers; others come after them."""
+    """Records of a kernel as they are made. Registers of the kernel keep their numbers; others follow them."""
 
     program: Program
     machine: Machine
@@ -117,8 +118,14 @@ class Translation:
         return self.parameters[key]
 
     def special(self, name: str, wide: bool) -> int:
-        if name.startswith("%clock") and name != "%clock_hi" or name == "%globaltimer" or name not in SPECIALS:
+        if name not in SPECIALS:
             raise self.missing(f"the register {name}")
+        if name in CLOCKS:
+            made = self.fresh(wide=True)
+            self.emit("clock", [made])
+            return self.resized(made, 64, 64 if wide else 32)
+        if name in SAME:
+            return self.constant(SAME[name], wide)
         if (name, wide) not in self.specials:
             self.specials[name, wide] = self.fresh(wide)
         return self.specials[name, wide]
@@ -327,7 +334,7 @@ class Translation:
         )
 
     def mark(self) -> None:
-        """Count what runs from here on, and a branch back that comes here."""
+        """Count from here on, and a branch back to here."""
         if self.pc in self.program.blocks:
             self.emit("mark", [], imm=len(self.marks))
             self.marks.append(self.pc)
@@ -354,7 +361,7 @@ def _kind(name: str) -> tuple[int, int]:
 def translate(
     program: Program, machine: Machine, table: OpcodeTable, forms: dict[str, Form], marked: bool = False
 ) -> Code:
-    """The records of a linked and bound kernel; marked: with counts of what runs. Raises Missing for what the machine
+    """The records of a linked and bound kernel; marked: with counts. Raises Missing for instructions that the machine
     does not have."""
     draft = Translation(program, machine, forms)
     for pc, ins in enumerate(program.instructions):

@@ -194,7 +194,7 @@ def _cp_async(draft: Translation, ins: Instruction) -> None:
 
 
 def _read(draft: Translation, ins: Instruction, size: int) -> int:
-    """The register with the bytes that are read: all, as many as operand 3 says, or none where it is true."""
+    """The register with the bytes that are read: all, the number of operand 3, or none where it is true."""
     if len(ins.operands) < 4:
         return draft.constant(size)
     operand = ins.operands[3]

@@ -1,1 +1,1 @@
-"""Reading: PTX text and the .cu behind it -> one kernel's instructions, registers and variables."""
+"""Reading: PTX text and its .cu file -> one kernel's instructions, registers and variables."""

@@ -13,7 +13,7 @@ from core.sim.ptx.program import Program, kept
 from core.sim.ptx.state_spaces import space_of
 from core.sim.ptx.syntax import Address, Immediate, Instruction, Operand, Register, Symbol
 
-INDEX = ("cvt", "mul", "special", "setp", "shl", "shr", "rem", "div")  # what makes no pointer out of another
+INDEX = ("cvt", "mul", "special", "setp", "shl", "shr", "rem", "div")  # instructions that make no pointer of another
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,20 @@ def roots(program: Program, ins: Instruction, written: bool | None = None) -> fr
     """The roots of an access's address, at least one."""
     address = address_of(ins, written)
     return (address is not None and _Search(program).of(address.base)) or frozenset({UNKNOWN})
+
+
+@kept
+def roots_read(program: Program) -> dict[int, frozenset[Root]]:
+    """The roots of reads by instruction (ids), as far as they were asked for."""
+    return {}
+
+
+def read_roots(program: Program, ins: Instruction) -> frozenset[Root]:
+    """The roots of the address that an instruction reads, searched for once."""
+    by_read = roots_read(program)
+    if id(ins) not in by_read:
+        by_read[id(ins)] = roots(program, ins, written=False)
+    return by_read[id(ins)]
 
 
 class _Search:
@@ -109,7 +123,7 @@ class _Search:
         return sources or frozenset({UNKNOWN})
 
 
-# ------------------------------------------------------------------ what a kernel writes
+# ------------------------------------------------------------------ the writes of a kernel
 WRITING = ("st", "atom", "red", "cp", "stmatrix")
 
 

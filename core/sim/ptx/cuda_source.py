@@ -1,4 +1,4 @@
-"""The CUDA C++ behind a kernel's PTX, as far as findings need it: the text of a line, and the `if`s around it.
+"""The CUDA C++ source of a kernel's PTX, as far as findings need it: the text of a line, and the `if`s around it.
 
 This is no parser of C++. It blanks comments, strings and directives, and follows brackets; where these do not suffice,
 a function returns nothing.
@@ -7,7 +7,7 @@ a function returns nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
 def blanked(text: str) -> str:
-    """The text with comments, strings and directives as spaces; places stay what they were."""
+    """The text with comments, strings and directives as spaces; places stay unchanged."""
     return _HIDDEN.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
 
 
@@ -38,7 +38,7 @@ class Span:
 
 @dataclass(frozen=True)
 class CudaStatement:
-    """An `if`, or a loop or switch (branching is False): where its condition stands, and what it decides over."""
+    """An `if`, or a loop or switch (branching is False): the place of its condition, and its body."""
 
     branching: bool
     header: Span
@@ -133,12 +133,13 @@ class SourceText:
 class Sources:
     """The texts that findings quote: those given by file name, and files that can be read.
 
-    defines: macros of the compilation.
+    defines: macros of the compilation. quotable: the files that may be read; None for all.
     """
 
     given: Mapping[str, str] = field(default_factory=dict)
     defines: Mapping[str, str | int] = field(default_factory=dict)
     known: dict[str, SourceText | None] = field(default_factory=dict)
+    quotable: Callable[[Path], bool] | None = None
 
     def text(self, file: str) -> SourceText | None:
         if file not in self.known:
@@ -149,6 +150,8 @@ class Sources:
         path = Path(file)
         if path.name in self.given:
             return SourceText(self.given[path.name])
+        if self.quotable is not None and not self.quotable(path):
+            return None
         try:
             return SourceText(path.read_text("utf-8"))
         except (OSError, UnicodeDecodeError):

@@ -22,7 +22,7 @@ OPEN, UNKNOWN = 0, -1  # dims that are left open, or cannot be computed
 
 
 def plain_name(symbol: str) -> str:
-    """_ZZ6kernelE4tile -> tile: a variable's own name, of what C++ makes of it."""
+    """_ZZ6kernelE4tile -> tile: a variable's own name, from its C++ symbol."""
     last = symbol.rpartition("/")[2]
     if not last.startswith("_Z"):
         return last

@@ -45,15 +45,17 @@ _PIECE = re.compile(
 )
 _LOC = re.compile(r"\.loc\s+(\d+)\s+(\d+)\s+(\d+)(?:.*inlined_at\s+(\d+)\s+(\d+)\s+(\d+))?")
 _HEAD = re.compile(
-    r"(?:\.(?:visible|weak|extern)\s+)*\.(entry|func)\s*(?:\.noreturn\s*)?(?:\(([^)]*)\)\s*)?([\w$]+)\s*(?:\(([^)]*)\))?"
+    r"(?:\.(?:visible|weak|extern)\s*)*\.(entry|func)\s*(?:\.noreturn\s*)?"
+    r"(?:\(([^)]*)\)\s*)?([\w$]+)\s*(?:\(([^)]*)\))?"
 )
 _GLOBAL = re.compile(
-    r"(?:\.(?:visible|weak|extern|common)\s+)*\.(global|const|shared)\s+([^;=]*?)\s*(?:=\s*(\{[^}]*\}|[^;]+))?;"
+    r"(?:\.(?:visible|weak|extern|common)\s*)*\.(global|const|shared)\b\s*([^;=]*?)\s*(?:=\s*(\{[^}]*\}|[^;]+))?;"
 )
 _DECLARED = re.compile(
-    r"(?:\.align\s+(\d+)\s+)?(?:\.attribute\([^)]*\)\s+)?(?:\.align\s+(\d+)\s+)?\.(\w+)\s+"
-    r"(?:\.ptr(?:\s+\.(?:global|shared|local|const))?(?:\s+\.align\s+\d+)?\s+)?([\w$%]+)((?:\[\d*\])*)$"
+    r"(?:\.align\s+(\d+)\s*)?(?:\.attribute\([^)]*\)\s*)?(?:\.align\s+(\d+)\s*)?\.(\w+)\s+"
+    r"(?:\.ptr(?:\s*\.(?:global|shared|local|const))?(?:\s*\.align\s+\d+)?\s+)?([\w$%]+)((?:\[\d*\])*)$"
 )
+_STATEMENT = re.compile(r"\.(\w+)\s*(.*)$")  # a directive needs no blank before a dot: ".reg.b16 h"
 _OPERAND = re.compile(r"\{[^{}]*\}|\[(?:[^\[\]{}]|\{[^{}]*\})*\]|\([^()]*\)|[^,\s]+")
 _NUMBER = re.compile(r"-?(?:0[xX][0-9a-fA-F]+|0[bB][01]+|\d+)U?$")
 
@@ -196,6 +198,7 @@ class _Body:
         self.count = 0
         self.location = NOWHERE
         self.calls: dict[tuple[str, str, str], Location] = {}  # (file, line, column) -> what was last said of it
+        self.operands: dict[str, Operand] = {}
 
     def read(self, body: str) -> None:
         position = 0
@@ -242,9 +245,9 @@ class _Body:
         match = _LOC.match(piece["loc"])
         if not match:
             return
-        # Line 0 is the compiler's "no line": the last one stands.
+        # Line 0 is the compiler's "no line": the last one applies.
         if int(match[2]):
-            # A call that was inlined itself has been said before, with where.
+            # A call that was inlined itself has been recorded before, with its place.
             call = match[4], match[5], match[6]
             outer = (
                 self.calls.get(call) or Location(self.files.get(match[4], "ptx"), int(match[5])) if match[4] else None
@@ -267,32 +270,31 @@ class _Body:
     def statement(self, text: str) -> None:
         if not text:
             return
-        if text.startswith(".reg"):
-            self.registers(text)
-        elif text.startswith((".local", ".shared", ".param")):
-            space, declaration = text[1:].split(None, 1)
-            variable = _variable(space, declaration)
-            name = self.declare(variable.name)
-            self.function.variables.append(PtxVariable(space, name, variable.align, variable.size))
-        elif text.startswith(".branchtargets"):
-            names = tuple(self.resolve(n.strip()) for n in text.split(None, 1)[1].split(","))
-            self.function.tables[self.last_label] = names
-        elif text.startswith((".callprototype", ".calltargets")):
-            pass  # the label in front of it is an operand of calls, which need none: the call places the parameters
-        elif text.startswith("."):
-            raise PtxError(f"cannot read `{text}` in function {self.function.name}")
-        else:
+        directive = _STATEMENT.match(text)
+        if directive is None:
             self.function.body.append(self.instruction(text))
+            return
+        name, rest = directive[1], directive[2]
+        if name == "reg":
+            self.registers(text, rest)
+        elif name in ("local", "shared", "param"):
+            variable = _variable(name, rest)
+            called = self.declare(variable.name)
+            self.function.variables.append(PtxVariable(name, called, variable.align, variable.size))
+        elif name == "branchtargets":
+            self.function.tables[self.last_label] = tuple(self.resolve(n.strip()) for n in rest.split(","))
+        elif name not in ("callprototype", "calltargets"):  # the call places the parameters: it needs neither
+            raise PtxError(f"cannot read `{text}` in function {self.function.name}")
 
-    def registers(self, text: str) -> None:
-        kind, names = text.split(None, 2)[1:]
+    def registers(self, text: str, declared: str) -> None:
+        kind, _, names = declared.removeprefix(".").partition(" ")
         for name in names.split(","):
             match = re.match(r"([\w$%]+)(?:<(\d+)>)?$", name.strip())
-            if not match or kind[1:] not in TYPES:
+            if not match or kind not in TYPES:
                 raise PtxError(f"cannot read `{text}` in function {self.function.name}")
             every = [f"{match[1]}{i}" for i in range(int(match[2]))] if match[2] else [match[1]]
             for one in every:
-                self.function.registers[self.declare(one)] = TYPES[kind[1:]]
+                self.function.registers[self.declare(one)] = TYPES[kind]
 
     def instruction(self, text: str) -> Instruction:
         match = re.match(r"(?:@(!?)([\w$%]+)\s+)?([a-z][\w.:]*)\s*(.*)$", text)
@@ -304,6 +306,14 @@ class _Body:
         return Instruction(match[3], operands, predicate, bool(match[1]), self.location, text, names)
 
     def operand(self, token: str) -> Operand:
+        """The operand of a token, which outside of inner scopes is the same each time."""
+        if len(self.scopes) > 1:
+            return self.read_operand(token)
+        if token not in self.operands:
+            self.operands[token] = self.read_operand(token)
+        return self.operands[token]
+
+    def read_operand(self, token: str) -> Operand:
         token = token.strip()
         if token[0] in "{(":
             return Vector(tuple(self.operand(part) for part in token[1:-1].split(",") if part.strip()))

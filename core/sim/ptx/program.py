@@ -2,9 +2,10 @@
 
 Its instructions become functions in instructions/binding.py, which fills `blocks`.
 
-Device functions are copied into their callers, so there is no call stack; recursion is therefore refused. A call
-through a pointer compares it with the addresses of the functions that it may mean, and has a copy of each. The .param
-variables of a call become local memory of the thread, as on the hardware where registers do not suffice.
+Device functions are copied into their callers, so there is no call stack: a thread that calls a function recursively
+stops with an error. A call through a pointer compares it with the addresses of the functions that it may mean, and has
+a copy of each. The .param variables of a call become local memory of the thread, as on the hardware where registers do
+not suffice.
 """
 
 from __future__ import annotations
@@ -46,8 +47,9 @@ EXIT = -2  # in place of a program counter: where lanes that exit go
 CARRY = "%carry"
 ZONE = 512  # bytes between two shared variables
 EXTERN_ALIGN = 16  # the least alignment of an extern shared array
-EXTERNAL = ("__assertfail", "vprintf", "malloc", "free")  # what CUDA brings, and instructions/calls.py does
+EXTERNAL = ("__assertfail", "vprintf", "malloc", "free")  # CUDA's own functions, implemented by instructions/calls.py
 CALL_NOWHERE = ("call", "nowhere")  # a call through a pointer to none of them
+CALL_ITSELF = ("call", "itself")  # a call of a function that is under way already
 FUNCTIONS = 1 << 60  # addresses of functions, far from all memory
 MAX_INLINED = 200_000  # instructions; a call tree larger than this is a mistake
 
@@ -70,16 +72,14 @@ class Program:
     shared_size: int = spaces.SHARED_START  # where dynamic shared memory begins
     shared_align: int = 1  # the largest alignment of a shared variable
     shared_used: int = spaces.SHARED_START  # end of the last static variable
-    zones: int = 0  # bytes between shared variables and behind them that only the simulator has
+    zones: int = 0  # bytes between shared variables and after them that only the simulator has
     static_shared: int = 0  # bytes of static shared memory
     local_size: int = 0
     blocks: dict[int, Block] = field(default_factory=dict)
     pure: set[int] = field(default_factory=set)  # ids of the instructions that compute registers of registers
     fresh: list[Array] = field(default_factory=list)
-    missing: list[PtxError] = field(
-        default_factory=list
-    )  # what the simulator does not have; raised where it is reached
-    facts: dict[Callable[[Program], Any], Any] = field(default_factory=dict)  # what `kept` functions said of it
+    missing: list[PtxError] = field(default_factory=list)  # missing in the simulator; raised where it is reached
+    facts: dict[Callable[[Program], Any], Any] = field(default_factory=dict)  # answers of `kept` functions
 
     @property
     def title(self) -> str:
@@ -113,10 +113,15 @@ class Program:
         return self.labels[label]
 
     def exits(self, pc: int) -> bool:
-        """Whether lanes that come to `pc` do nothing but exit."""
+        """Whether lanes at `pc` do nothing but exit."""
         return pc >= len(self.instructions) or (
             self.instructions[pc].names[0] in ("ret", "exit") and self.instructions[pc].predicate is None
         )
+
+    @property
+    def has_shared_variables(self) -> bool:
+        """Whether there are shared variables of a size of their own, which strict mode parts."""
+        return any(space == "shared" and self.sizes.get(name) for name, (space, _) in self.places.items())
 
     @property
     def required_cluster(self) -> int:
@@ -187,7 +192,7 @@ def _place(program: Program, variable: PtxVariable, name: str) -> None:
 
 
 def _place_shared(program: Program) -> None:
-    """The module's shared variables, behind those of the functions, as ptxas lays them out.
+    """The module's shared variables, after those of the functions, as ptxas lays them out.
 
     Seen in the cubins of ptxas 13.0: those that the kernel uses, in the order of their declarations; then every
     `extern` array of the module, used or not, each at the next multiple of its alignment and of 16. Dynamic shared
@@ -209,7 +214,7 @@ def _place_shared(program: Program) -> None:
 
 
 def _part_shared(program: Program) -> None:
-    """Put an unowned zone behind each static shared variable, so that strict mode sees an index that runs
+    """Put an unowned zone after each static shared variable, so that strict mode sees an index that runs
     from one into the next. Zones keep alignment and banks, and count in no size but `zones`."""
     placed = sorted((at, name) for name, (space, at) in program.places.items() if space == "shared")
     static = [name for _, name in placed if program.sizes.get(name)]
@@ -310,7 +315,7 @@ def _dispatch(program: Program, call: Instruction, pointer: Register, prefix: st
     shape = [[program.sizes[name] for name in names] for names in call_parameters(call)]
     for callee in _pointed_at(program):
         own = [[v.size for v in variables] for variables in (callee.results, callee.parameters)]
-        if own != shape or callee.name in stack:
+        if own != shape:
             continue
         other, differs = f"{prefix}{callee.name}/other", Register(f"{prefix}{callee.name}/differs")
         program.kinds[differs.name] = TYPES["pred"]
@@ -346,7 +351,8 @@ def call_parameters(call: Instruction) -> tuple[list[str], list[str]]:
 
 def _copy(program: Program, callee: PtxFunction, call: Instruction, prefix: str, stack: tuple[str, ...]) -> None:
     if callee.name in stack:
-        raise PtxError(f"function {callee.name} calls itself ({call.location}); the simulator has no call stack")
+        program.instructions.append(_made(call, ".".join(CALL_ITSELF), Symbol(callee.name), None, False))
+        return
     results, arguments = call_parameters(call)
     formal = dict(zip((v.name for v in (*callee.results, *callee.parameters)), [*results, *arguments], strict=True))
     _flatten(program, callee, prefix, formal, (*stack, callee.name), call.location)

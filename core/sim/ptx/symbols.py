@@ -1,4 +1,4 @@
-"""Demangling: the C++ name of a kernel or variable behind a symbol of PTX, by the Itanium C++ ABI."""
+"""Demangling: the C++ name of a kernel or variable for a symbol of PTX, by the Itanium C++ ABI."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from core.sim.ptx.register_types import Type
 
 @dataclass(frozen=True)
 class Location:
-    """A source line; `outer` is where its function was called, if its text stands there instead (inlined)."""
+    """A source line; `outer` is where its function was called, if its text is there instead (inlined)."""
 
     file: str
     line: int

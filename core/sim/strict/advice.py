@@ -14,10 +14,10 @@ LANES = (
 )
 BLOCK = "__syncthreads() between the two"
 GRID = (
-    "a second launch; or a flag (an atomic) with __threadfence() before it on the writing side and behind it on the "
+    "a second launch; or a flag (an atomic) with __threadfence() before it on the writing side and after it on the "
     "reading side"
 )
-OWNER = "let the index tell the two threads apart (blockIdx, threadIdx), or use an atomic"
+OWNER = "give the two threads different indices (blockIdx, threadIdx), or use an atomic"
 
 
 def hint(clocks: Clocks, words: Wording, at: At, place: int, other: Other, written_at: int) -> str:
@@ -49,7 +49,7 @@ def _fences(clocks: Clocks, words: Wording, mine: int, theirs: int, time: int) -
     )
     if fenced.any() and (covered or partial):
         return (
-            f"the fence of {block} stands before the barrier, so that it covers only what its own thread wrote: first "
+            f"the fence of {block} stands before the barrier, so that it covers only its own thread's writes: first "
             "__syncthreads(), then __threadfence() by the thread that sets the flag, then the flag"
         )
     return f"the writing side lacks its fence: __threadfence() in {block} between this write and the flag"

@@ -1,9 +1,9 @@
 """Strict mode's barriers of a thread block: the threads that must arrive, and those that may be absent.
 
-bar.sync is `aligned`: all threads of a warp come to the same one together. __syncthreads() is legal in a branch only if
+bar.sync is `aligned`: all threads of a warp reach the same one together. __syncthreads() is legal in a branch only if
 the whole thread block takes it. Threads that have exited do not count (since Volta), so that an early `return` before a
 barrier is legal; a barrier inside an `if` is none of that, although there too the others may have exited by then. PTX
-does not tell the two apart, so the source does: the `if` at which the threads diverged, and whether it holds a
+does not distinguish the two, so the source does: the `if` at which the threads diverged, and whether it holds a
 `return`.
 """
 
@@ -23,7 +23,7 @@ from core.sim.ptx.register_types import Array
 from core.sim.ptx.syntax import Instruction, Location, Symbol
 
 WARP = 32
-HINT = "let every thread of the block come to the same __syncthreads(): move it out of the branch"
+HINT = "let every thread of the block reach the same __syncthreads(): move it out of the branch"
 
 
 def is_aligned(ins: Instruction) -> bool:
@@ -93,7 +93,7 @@ def partings(program: Program) -> dict[int, dict[int, list[int]]]:
     return by_branch
 
 
-# ------------------------------------------------------------------ what the source says
+# ------------------------------------------------------------------ evidence of the source
 def _frames(place: Location) -> list[tuple[str, int]]:
     """The lines of a location, that of the kernel first, then those of functions that were inlined there."""
     frames: list[tuple[str, int]] = []
@@ -112,7 +112,7 @@ def meeting(branch: Location, barrier: Location) -> tuple[int, tuple[str, int], 
 
 
 def returns_early(sources: Sources, branch: tuple[str, int], barrier: tuple[str, int]) -> bool | None:
-    """Whether threads that a branch keeps from a barrier take a `return` there; None where the source does not tell.
+    """Whether threads that a branch keeps from a barrier take a `return` there; None where the source does not show it.
 
     branch, barrier: file and line in the function that holds them both.
     """
@@ -188,7 +188,7 @@ class Meetings:
         return mask
 
     def comes(self, g: Lanes, ins: Instruction, barrier: Barrier, index: Array) -> None:
-        """Lanes come to a barrier of their thread block: all of it, or all of a warp, at the same instruction."""
+        """Lanes reach a barrier of their thread block: all of it, or all of a warp, at the same instruction."""
         threads = self._threads(g, index)
         for before, there in barrier.came if is_aligned(ins) else ():
             if before is ins:
@@ -221,7 +221,7 @@ class Meetings:
         return self.batch.fault(ins, "divergent", message, g, lane, hint=HINT)
 
     def _named(self, thread: int) -> str:
-        """A thread of the batch, in words."""
+        """A thread of the batch, as text."""
         block, thread = divmod(thread, self.batch.padded)
         return self.batch.words.thread(int(self.batch.numbers[block]), thread)
 
@@ -255,7 +255,7 @@ class Meetings:
         if early is not None and (level == 0 or not early):
             return early
         if not all(program.exits(to) for to in ends):
-            return False  # nor is the return of a function that was inlined, if more comes after it
+            return False  # nor is the return of a function that was inlined, if more follows it
         if early:
             return True
         self.notes.append(

@@ -5,11 +5,14 @@ warp of which its owner knows. Barriers, phases of mbarriers, and fences with fl
 warps of the own cluster, or those of the grid where the kernel has fences or acquiring and releasing accesses: only
 then can thread blocks be ordered at all.
 
-Lanes of one warp are ordered by what joins them (__syncwarp, a barrier, a flag): `met` is the time of a warp from
+Lanes of one warp are ordered by joins (__syncwarp, a barrier, a flag): `met` is the time of a warp from
 which on its lanes' accesses are unordered among themselves. That lanes run in step orders nothing since Volta.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -19,6 +22,7 @@ from core.sim.machine.waiting import Barrier, Phase
 from core.sim.ptx.program import Program, kept
 from core.sim.ptx.register_types import Array
 from core.sim.ptx.syntax import Instruction
+from core.sim.strict.reader_stamps import pack
 
 WARP = 32
 QUICK = 1 << 16  # entries of the clocks up to which `over` is kept
@@ -40,6 +44,60 @@ def _of_the_block(ins: Instruction) -> bool:
     return ins.names[0] == "fence" and not {"proxy", "mbarrier_init"}.isdisjoint(ins.names)
 
 
+@dataclass(eq=False)
+class Accessors:
+    """The threads of an access, one for each grain: their warps in the batch, and their numbers in the grid. What
+    follows from them is computed once; what follows from the clocks, once for each state of these. Not to be changed.
+    """
+
+    clocks: Clocks
+    warps: Array
+    threads: Array
+    version: int = -1
+    _own: Array = field(init=False)
+    _since: Array = field(init=False)
+    _packed: Array | None = field(init=False, default=None)
+
+    @cached_property
+    def grid(self) -> Array:
+        """Their warps, numbered over the grid."""
+        return np.asarray(self.warps + self.clocks.first)
+
+    @cached_property
+    def lane(self) -> Array:
+        return np.asarray(self.threads & (WARP - 1))
+
+    @cached_property
+    def row(self) -> Array:
+        """Their warps, numbered among those that reach the same shared memory."""
+        return np.asarray(self.warps % self.clocks.sharers)
+
+    @property
+    def own(self) -> Array:
+        """The present times of their warps."""
+        self._settle()
+        return self._own
+
+    @property
+    def since(self) -> Array:
+        """The times from which on the lanes of their warps are unordered among themselves."""
+        self._settle()
+        return self._since
+
+    @property
+    def packed(self) -> Array:
+        """Warp, time and lane, as Shadow.latest has them."""
+        self._settle()
+        if self._packed is None:
+            self._packed = pack(self.grid, self._own, self.lane)
+        return self._packed
+
+    def _settle(self) -> None:
+        if self.version != self.clocks.version:
+            self.version, self._packed = self.clocks.version, None
+            self._own, self._since = self.clocks.now[self.warps], self.clocks.met[self.warps]
+
+
 class Clocks:
     """The clocks of one batch. Warps are numbered over the batch; `first` is the first one's number in the grid."""
 
@@ -47,6 +105,7 @@ class Clocks:
         self.block_warps = batch.padded // WARP
         self.crossing = orders_blocks(batch.program)
         self.count = count = len(batch.numbers) * self.block_warps
+        self.sharers = min(self.block_warps * batch.shape.cluster, count)  # warps that reach the same shared memory
         self.team = count if self.crossing else self.block_warps * batch.shape.cluster
         # [warp, column]; the last columns are those of landing copies
         self.clock = np.zeros((count, self.team + AGENTS), np.int32)
@@ -55,12 +114,13 @@ class Clocks:
         self.now = np.ones(count, np.int32)  # each warp's own time
         self.met = np.ones(count, np.int32)
         self._over: Array | None = None
-        self.groups: dict[int, tuple[Array, Array]] = {}  # of each group, its lanes' warps and threads
+        self.version = 0  # counts the changes of `now` and `met`
+        self.groups: dict[tuple[int, int], Accessors] = {}  # by group and parts: all of its lanes
         self.first = int(batch.numbers[0]) * self.block_warps
         self.flags: dict[tuple[str, int], Array] = {}  # a flag's address -> the clock that it carries
-        self.fenced = np.zeros_like(self.clock)  # what a warp publishes with its next strong write
-        self.given = np.zeros_like(self.clock)  # what it has published with its last one
-        self.heard = np.zeros_like(self.clock)  # what it has read in flags and will know after a fence
+        self.fenced = np.zeros_like(self.clock)  # published by a warp with its next strong write
+        self.given = np.zeros_like(self.clock)  # published with its last one
+        self.heard = np.zeros_like(self.clock)  # read in flags, and known after a fence
         self.time = 0
         self.barrier_time = np.zeros(len(batch.numbers), np.int64)
         self.partial = np.zeros(len(batch.numbers), np.bool_)  # blocks that use barriers of part of their threads
@@ -78,15 +138,17 @@ class Clocks:
         """Each warp's own time."""
         return np.asarray(self.now[warps])
 
-    def placed(self, g: Lanes) -> tuple[Array, Array]:
-        """Of every lane of a group: its warp in the batch, its thread in the grid."""
-        if id(g) not in self.groups:
-            warps = self.warps(g, np.arange(g.lanes))
-            self.groups[id(g)] = warps, (warps + self.first) * WARP + g.thread % WARP
-        return self.groups[id(g)]
+    def placed(self, g: Lanes, parts: int = 1) -> Accessors:
+        """Every lane of a group, `parts` times each."""
+        key = id(g), parts
+        if key not in self.groups:
+            warps = np.repeat(self.warps(g, np.arange(g.lanes)), parts)
+            threads = (warps + self.first) * WARP + np.repeat(g.thread % WARP, parts)
+            self.groups[key] = Accessors(self, warps, threads)
+        return self.groups[key]
 
     def ordered(self, warps: Array, others: Array, times: Array) -> Array:
-        """Whether what `others` (warps of the grid) did at `times` is known to `warps` of the batch."""
+        """Whether the work of `others` (warps of the grid) at `times` is known to `warps` of the batch."""
         local = others - self.first
         here = (local >= 0) & (local < self.count)
         same = here & (local // self.team == warps // self.team)
@@ -103,25 +165,29 @@ class Clocks:
             self._over = np.minimum(slowest, self.met - 1)
         return self._over
 
-    # ------------------------------------------------------------------ what passes clocks on
+    # ------------------------------------------------------------------ carriers of clocks
+    def _changed(self) -> None:
+        self._over = None
+        self.version += 1
+
     def _tick(self, warps: Array) -> None:
         self.now[warps] += 1
         self.clock[warps, self.column[warps]] = self.now[warps]
-        self._over = None
+        self._changed()
 
     def _learn(self, warps: Array, clocks: Array) -> None:
-        """Warps come to know a clock; their lanes' accesses that it covers are over."""
+        """Warps learn a clock; their lanes' accesses that it covers are over."""
         self.clock[warps] = np.maximum(self.clock[warps], clocks)
         own = clocks[self.column[warps]] if clocks.ndim == 1 else clocks[np.arange(len(warps)), self.column[warps]]
         self.met[warps] = np.maximum(self.met[warps], own + 1)
-        self._over = None
+        self._changed()
 
     def warp_sync(self, g: Lanes) -> None:
-        """bar.warp.sync: what lanes of a warp did before is ordered before what they do next."""
+        """bar.warp.sync: earlier work of a warp's lanes is ordered before their later work."""
         here = self.here(g)
         self._tick(here)
         self.met[here] = self.own(here)
-        self._over = None
+        self._changed()
 
     def fence(self, g: Lanes) -> None:
         """Clocks read in flags earlier take effect now; the clocks known now are published with the next flag."""
@@ -141,7 +207,7 @@ class Clocks:
         self._passed(np.array([block]), barrier.whole)
 
     def straight(self, g: Lanes, lanes: Array, whole: bool) -> None:
-        """A barrier at which everybody arrives at once."""
+        """A barrier at which all arrive at once."""
         # Teams of clusters and grids hold several thread blocks; a barrier joins one.
         every = self.here(g, lanes)
         for block in np.unique(every // self.block_warps):
@@ -149,7 +215,7 @@ class Clocks:
             self.clock[members] = self.clock[members].max(0)
         self._tick(every)
         self.met[every] = self.own(every)
-        self._over = None
+        self._changed()
         self._passed(np.unique(g.block[lanes]), whole)
 
     def _passed(self, blocks: Array, whole: bool) -> None:
@@ -182,7 +248,7 @@ class Clocks:
         phase.maker = int(warp[0]), int(self.own(warp)[0])
 
     def knows(self, phase: Phase, g: Lanes, lane: int) -> bool:
-        """Whether the initialisation of an mbarrier is ordered before what a lane does now."""
+        """Whether the initialisation of an mbarrier is ordered before a lane's present work."""
         if phase.maker is None:
             return True
         warp = self.warps(g, np.array([lane]))
@@ -200,7 +266,7 @@ class Clocks:
             if how != "read":
                 clock = self.clock[warp] if names & {"release", "acq_rel"} else self.fenced[warp]
                 self.given[warp] = clock
-                # A read-modify-write passes on what was there; a plain store starts anew.
+                # A read-modify-write passes on the earlier clock; a plain store starts a new one.
                 keep = carried is not None and how == "atomic"
                 self.flags[key] = np.maximum(carried, clock) if keep and carried is not None else clock.copy()
                 self._tick(np.array([warp]))

@@ -1,6 +1,6 @@
 """Strict mode's exits: no asynchronous work of a thread may outlive it, and no peer of its cluster may need its block.
 
-Shared memory of a thread block goes to another when the block has exited. So every access of a peer of the cluster to
+Shared memory of a thread block belongs to another after the block's exit. So every access of a peer of the cluster to
 it (a load, a store, a multicast, an arrival at an mbarrier) must happen before the block exits.
 """
 
@@ -26,11 +26,11 @@ class Leaving:
     def __init__(self, batch: ResidentBlocks, clocks: Clocks, work: UnderWay) -> None:
         self.batch, self.clocks, self.work = batch, clocks, work
         blocks = len(batch.numbers)
-        self.gone = np.zeros((blocks, clocks.clock.shape[1]), np.int32)  # what exited warps knew, by block
+        self.gone = np.zeros((blocks, clocks.clock.shape[1]), np.int32)  # clocks of exited warps, by block
         self.reached = np.zeros((blocks, clocks.team), np.int32)  # by block, when each warp last reached into it
         self.by: dict[tuple[int, int], int] = {}  # the thread of the grid that did, by block and column
 
-    # ------------------------------------------------------------------ what peers do
+    # ------------------------------------------------------------------ accesses of peers
     def accessed(self, at: At) -> None:
         """An access to shared memory: remembered where it is a peer's."""
         block = at.places // (self.batch.stride // self.work.shared.grain)
@@ -41,8 +41,8 @@ class Leaving:
     def arrives(self, g: Lanes, lane: int, block: int) -> None:
         """A lane arrives at an mbarrier of a thread block."""
         if block != int(g.block[lane]):
-            warps, threads = self.clocks.placed(g)
-            self._reaches(block, int(warps[lane]), int(threads[lane]))
+            everyone = self.clocks.placed(g)
+            self._reaches(block, int(everyone.warps[lane]), int(everyone.threads[lane]))
 
     def _reaches(self, block: int, warp: int, thread: int) -> None:
         column = int(self.clocks.column[warp])
@@ -51,7 +51,7 @@ class Leaving:
 
     # ------------------------------------------------------------------ exits
     def lanes(self, g: Lanes, lanes: Array) -> None:
-        """Lanes exit: nothing of theirs may be under way but what bulk stores still write."""
+        """Lanes exit: nothing of theirs may be under way except targets of bulk stores."""
         for name, line in g.queues.items():
             for work in line.work if name != "store" else ():
                 left = np.isin(work.lanes, lanes)
@@ -64,11 +64,11 @@ class Leaving:
             self.gone[block] = np.maximum(self.gone[block], self.clocks.clock[warp])
 
     def blocks(self, g: Lanes, blocks: Array, lane: int) -> None:
-        """Thread blocks have exited: no copy may still come, and no peer of the cluster may use their memory."""
+        """Thread blocks have exited: no copy may be under way, and no peer of the cluster may use their memory."""
         for block in blocks.tolist():
             name = self.batch.words.block(int(self.batch.numbers[block]))
             if self.work.coming[block]:
-                message = f"{name} exits while a copy comes into its shared memory"
+                message = f"{name} exits during a copy into its shared memory"
                 raise self._fault(g, message, lane, "wait for the copy's mbarrier before the end")
             late = np.flatnonzero(self.reached[block] > self.gone[block, : self.clocks.team])
             if late.size:

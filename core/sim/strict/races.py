@@ -10,16 +10,18 @@ import numpy as np
 from core.sim.machine.lanes import Lanes
 from core.sim.ptx.register_types import Array
 from core.sim.ptx.syntax import Instruction
-from core.sim.strict.clocks import WARP, Clocks
-from core.sim.strict.shadow import SEVERAL, Global, Shadow
+from core.sim.strict.clocks import WARP, Accessors, Clocks
+from core.sim.strict.reader_stamps import SEVERAL
+from core.sim.strict.shadow import Global, Shadow
 
 WEAK, VOLATILE, STRONG = 0, 1, 2  # how much an access may meet others without being ordered
+WARP_BITS = 5  # of a thread's number, those of its lane
 UNKNOWN = np.iinfo(np.int32).max  # the time of a write that is not ordered yet
 
 
 @dataclass
 class At:
-    """One access in the making: the instruction, and place, lane, warp and thread of every grain it touches.
+    """One access in the making: the instruction, and place, lane and thread of every grain it touches.
 
     strong: WEAK; VOLATILE, which may meet its like in other warps; STRONG, atomics and relaxed accesses, in all.
     """
@@ -30,11 +32,20 @@ class At:
     space: str
     places: Array
     lanes: Array
-    warps: Array
-    threads: Array
+    by: Accessors
     strong: int
     how: str
-    proxy: bool  # it goes through the async proxy
+    proxy: bool  # by the async proxy
+
+    @property
+    def warps(self) -> Array:
+        """Of every grain, numbered over the batch."""
+        return self.by.warps
+
+    @property
+    def threads(self) -> Array:
+        """Of every grain, numbered over the grid."""
+        return self.by.threads
 
 
 @dataclass
@@ -55,29 +66,27 @@ Report = Callable[[At, Array, Callable[[int], Other]], None]
 
 
 class Races:
-    """Holds every access against the shadow of its memory. report: raises for a race."""
+    """Compares every access with the shadow of its memory. report: raises for a race."""
 
     def __init__(self, clocks: Clocks, shared: Shadow, memory: Global, report: Report) -> None:
         self.clocks, self.shared, self.memory, self.report = clocks, shared, memory, report
-        # [warp of the team, place]: when that warp last read it
-        self.readers = np.zeros((min(clocks.team, clocks.count), len(shared.writer)), np.int32)
+        # [warp of the cluster, place]: when that warp last read it
+        self.readers = np.zeros((clocks.sharers, len(shared.writer)), np.int32)
 
     def read(self, at: At) -> None:
-        """A read: after writes that it is not ordered with, and remembered for the writes to come."""
+        """A read: after writes that it is not ordered with, and remembered for later writes."""
         shadow = self.shadow(at)
         self._after_writes(at, shadow)
         if at.how != "read" or at.strong == STRONG:
             return
-        own = self.clocks.own(at.warps)
         if not at.proxy:
-            grid = at.warps + self.clocks.first
-            shadow.reads(at.places, grid, own, at.threads % WARP, self.clocks.met[at.warps])
+            shadow.reads(at.places, at.by)
         if at.strong == VOLATILE:
             return
         if at.space == "shared":
-            self.readers[at.warps % len(self.readers), at.places] = own
+            self.readers[at.by.row, at.places] = at.by.own
         else:
-            self._remember_reader(at, own)
+            self._remember_reader(at, at.by.own)
 
     def write(self, at: At) -> None:
         """A write: after reads and writes that it is not ordered with."""
@@ -91,7 +100,7 @@ class Races:
         if at.strong == WEAK:
             self._one_writer(at)
         shadow.writer[at.places] = at.threads
-        shadow.written_at[at.places] = self.clocks.own(at.warps)
+        shadow.written_at[at.places] = at.by.own
         shadow.strong[at.places] = at.strong
         shadow.by[at.places] = at.number
 
@@ -107,17 +116,17 @@ class Races:
         if (
             over is not None
             and at.space == "shared"
-            and (times <= over[np.maximum(writer // WARP - clocks.first, 0)]).all()
+            and (times <= over[np.maximum((writer >> WARP_BITS) - clocks.first, 0)]).all()
         ):
             return
         some = (writer >= 0) & ((writer != at.threads) | (times == UNKNOWN))
         if not some.any():
             return
-        grid = at.warps + clocks.first
         strength = np.minimum(shadow.strong[at.places], at.strong)
-        apart = writer // WARP != grid
-        bad = some & apart & (strength == WEAK) & ~clocks.ordered(at.warps, writer // WARP, times)
-        bad |= some & ~apart & (strength < STRONG) & (times >= clocks.met[at.warps])
+        warps = writer >> WARP_BITS
+        apart = warps != at.by.grid
+        bad = some & apart & (strength == WEAK) & ~clocks.ordered(at.warps, warps, times)
+        bad |= some & ~apart & (strength < STRONG) & (times >= at.by.since)
         if bad.any():
             self.report(at, bad, lambda i: Other(int(writer[i]), by=int(shadow.by[at.places[i]])))
 
@@ -125,28 +134,27 @@ class Races:
     def _after_reads_of_the_warp(self, at: At, shadow: Shadow) -> None:
         if at.strong == STRONG or at.proxy:
             return
-        grid = at.warps + self.clocks.first
-        lane = shadow.also_read(at.places, grid, at.threads % WARP, self.clocks.met[at.warps])
-        if (lane >= 0).any():
+        if (readers := shadow.also_read(at.places, at.by)) is None:
+            return
+        lanes = readers  # as the function below has them
 
-            def other(i: int) -> Other:
-                writer = int(lane[i]) % SEVERAL
-                return Other(int(grid[i]) * WARP + writer, writer == int(at.threads[i]) % WARP, "read")
+        def other(i: int) -> Other:
+            writer = int(lanes[i]) % SEVERAL
+            return Other(int(at.by.grid[i]) * WARP + writer, writer == int(at.by.lane[i]), "read")
 
-            self.report(at, lane >= 0, other)
+        self.report(at, lanes >= 0, other)
 
     def _after_shared_reads(self, at: At) -> None:
-        times = self.readers[:, at.places]  # of each warp of the team
+        times = self.readers[:, at.places]  # of each warp of the cluster
         if times.any():
-            count = len(times)
-            others = np.arange(count)[:, None] != at.warps % count
-            late = others & (times > self.clocks.clock[at.warps, :count].T)
+            clocks, count = self.clocks, len(times)
+            rows, base = np.arange(count)[:, None], at.warps - at.by.row
+            late = (rows != at.by.row) & (times > clocks.clock[at.warps, (base + rows) % clocks.team])
             if late.any():
-                team, first = self.clocks.team, self.clocks.first
 
                 def other(i: int) -> Other:
                     row = int(np.flatnonzero(late[:, i])[0])
-                    return self._reader(at, i, int(at.warps[i]) // team * team + row + first)
+                    return self._reader(at, i, int(base[i]) + row + clocks.first)
 
                 self.report(at, late.any(0), other)
         self.readers[:, at.places] = 0
@@ -158,7 +166,7 @@ class Races:
 
     def _remember_reader(self, at: At, own: Array) -> None:
         m, clocks = self.memory.readers, self.clocks
-        grid = at.warps + clocks.first
+        grid = at.by.grid
         before = m.warp[at.places]
         several = m.several[at.places]
         more = np.flatnonzero((before >= 0) & (before != grid) & (several < 2))
@@ -181,7 +189,7 @@ class Races:
         reader, several = m.warp[at.places], m.several[at.places]
         if (reader < 0).all():
             return
-        grid = at.warps + clocks.first
+        grid = at.by.grid
         block = at.g.block[at.lanes]
         same_block = reader // clocks.block_warps == grid // clocks.block_warps
         late = (m.time[at.places] >= clocks.barrier_time[block]) & ~clocks.partial[block]

@@ -6,24 +6,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.sim.ptx.program import Program
+from core.sim.ptx.program import Program, kept
 from core.sim.ptx.register_types import TYPES, Array
 from core.sim.ptx.state_spaces import space_of
-
-SEVERAL = 32  # added to a lane: it is one of several
-LANES_BITS, TIME_BITS = 6, 25  # of `latest`
+from core.sim.strict.clocks import Accessors
+from core.sim.strict.reader_stamps import LANES_BITS, SEVERAL, WARP_SHIFT, lane_of, time_of
 
 
 def grain(program: Program, space: str) -> int:
     """Bytes that are watched together: the narrowest access to that space."""
-    widths = [
-        TYPES[i.names[-1]].bytes
-        for i in program.instructions
-        if i.names[0] in ("ld", "st", "atom", "red")
-        and i.names[-1] in TYPES
-        and space_of(i.names) in (space, "generic")
-    ]
-    return min([4, *widths])
+    accessed = narrowest(program)
+    return min(4, accessed.get(space, 4), accessed.get("generic", 4))
+
+
+@kept
+def narrowest(program: Program) -> dict[str, int]:
+    """The bytes of the narrowest access to each space that has one."""
+    widths: dict[str, int] = {}
+    for ins in program.instructions:
+        if ins.names[0] in ("ld", "st", "atom", "red") and ins.names[-1] in TYPES:
+            space, width = space_of(ins.names), TYPES[ins.names[-1]].bytes
+            widths[space] = min(width, widths.get(space, width))
+    return widths
 
 
 class Shadow:
@@ -36,41 +40,39 @@ class Shadow:
         self.written_at = np.zeros(count, np.int32)  # the writer's clock
         self.strong = np.zeros(count, np.int8)  # how strong the last write was (strict.strength)
         self.by = np.full(count, -1, np.int32)  # the instruction that wrote
-        self.latest = np.zeros(count, np.int64)  # the warp that read last, its time, and its lane: see pack
+        self.latest = np.zeros(count, np.int64)  # the warp that read last, its time, and its lane: reader_stamps.py
 
-    def reads(self, places: Array, warps: Array, times: Array, lanes: Array, since: Array) -> None:
-        """Remember the readers, warps of the grid. since: the time from which on the lanes of a warp are unordered."""
-        mine = pack(warps, times, lanes)
+    def reads(self, places: Array, by: Accessors) -> None:
+        """Remember the readers."""
+        mine = by.packed
         before = self.latest[places]
-        others = (before >> (LANES_BITS + TIME_BITS) == warps + 1) & (time_of(before) >= since)
-        others &= before & ((1 << LANES_BITS) - 1) != lanes
-        mine[others] |= SEVERAL
+        same = (before ^ mine) >> WARP_SHIFT == 0
+        if same.any():
+            others = same & (time_of(before) >= by.since) & (lane_of(before) != by.lane)
+            if others.any():
+                mine = mine.copy()
+                mine[others] |= SEVERAL
         self.latest[places] = mine
         lost = self.latest[places] != mine  # readers of one instruction
         if lost.any():
             same = (self.latest[places] ^ mine) >> LANES_BITS == 0
             self.latest[places[lost & same]] |= SEVERAL
 
-    def also_read(self, places: Array, warps: Array, lanes: Array, since: Array) -> Array:
+    def also_read(self, places: Array, by: Accessors) -> Array | None:
         """The lane of the same warp that has read, unordered with this one, by place; -1 for none, SEVERAL added for
-        more than one."""
+        more than one. None where there is none at all."""
         before = self.latest[places]
-        lane = before & ((1 << LANES_BITS) - 1)
-        unordered = (before >> (LANES_BITS + TIME_BITS) == warps + 1) & (time_of(before) >= since) & (lane != lanes)
-        return np.where(unordered, lane, -1)
+        same = (before ^ by.packed) >> WARP_SHIFT == 0
+        if not same.any():
+            return None
+        lane = lane_of(before)
+        unordered = same & (time_of(before) >= by.since) & (lane != by.lane)
+        return np.where(unordered, lane, -1) if unordered.any() else None
 
     def lane(self, place: int, warp: int) -> int:
         """The lane of a warp that read a place last, if no other lane did since; -1 where that is not known."""
         before = int(self.latest[place])
-        return before % SEVERAL if before >> (LANES_BITS + TIME_BITS) == warp + 1 else -1
-
-
-def pack(warps: Array, times: Array, lanes: Array | int) -> Array:
-    return np.asarray(((warps + 1) << TIME_BITS | times) << LANES_BITS | lanes)
-
-
-def time_of(packed: Array) -> Array:
-    return np.asarray(packed >> LANES_BITS & ((1 << TIME_BITS) - 1))
+        return before % SEVERAL if before >> WARP_SHIFT == warp + 1 else -1
 
 
 @dataclass

@@ -50,7 +50,7 @@ class Undefined:
         self.local: dict[int, tuple[Array, Origin]] = {}  # group -> bytes of its local memory that are undefined
         self.touched: list[tuple[Array, Array]] = []  # local memory that the instruction at work touches: bytes, lanes
 
-    # ------------------------------------------------------------------ where values come from
+    # ------------------------------------------------------------------ sources of values
     def loaded(self, g: Lanes, ins: Instruction, bad: Array, lanes: Array, grain: int, origin: Origin) -> None:
         """A load has read grains that nothing wrote. bad: by grain, in the order of lanes; lanes: of each grain."""
         width = TYPES[ins.names[-1]].bytes
@@ -78,7 +78,7 @@ class Undefined:
                 why = f"its mask {int(named[lane]):#x} does not name" if unnamed[lane] else "has exited"
                 why = "the thread block does not have" if beyond else why
                 text = f"{{who}} takes the value of lane {int(place[lane]) % 32}, which {why}{used}"
-                hint = "take only what lanes of the mask give: compare the lane's number before the value is used"
+                hint = "use only values from lanes in the mask: compare the lane's number first"
                 return self.batch.fault(ins, "shuffle", text, g, lane, hint=hint)
 
             self.brought.append((bad[:, None], Origin(ins, fault)))
@@ -89,7 +89,7 @@ class Undefined:
 
     # ------------------------------------------------------------------ following
     def run(self, g: Lanes, block: Block) -> None:
-        """Run a block's instructions but for its last, control one, and what that decides by."""
+        """Run a block's instructions but for its last, control one, and its condition."""
         code, at = self.program.instructions, block.start
         for step, covers in zip(block.steps, block.covers, strict=True):
             step(g)
@@ -105,7 +105,7 @@ class Undefined:
                 self._used(g, ins, operand, g.active())
 
     def _follow(self, g: Lanes, ins: Instruction) -> None:
-        """An instruction has run: what its results are made of."""
+        """An instruction has run: the sources of its results."""
         active = self._concerned(g, ins)
         names, brought = ins.names, self.brought
         self.brought = []

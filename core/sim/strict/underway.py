@@ -109,6 +109,8 @@ class UnderWay:
 
     def _settle(self, g: Lanes, work: Work, done: Array, time: Array) -> None:
         """Rows of work are over for the warps that issued them, at their `time`."""
+        arrived = work.arrived[done]
+        time = np.where(arrived > 0, arrived, time)  # an mbarrier's phase knows of it since
         places, warps = work.places[done], self.clocks.warps(g, work.lanes[done])
         threads = (warps + self.clocks.first) * WARP + g.thread[work.lanes[done]] % WARP
         if work.kind == "drain":
@@ -128,6 +130,8 @@ class UnderWay:
         copies = [(work, work.rows[np.isin(work.lanes, lanes)]) for work in line.work]
         times = np.zeros(g.lanes, np.int32)
         times[lanes] = self.clocks.own(self.clocks.warps(g, lanes))
+        for work, _ in copies:  # those that no earlier arrival was for
+            work.arrived = np.where(work.arrived == 0, times[work.lanes], work.arrived)
         latest = self.clocks.snapshot(g, lanes)
 
         def land() -> None:
@@ -164,16 +168,18 @@ class UnderWay:
         self.later.lands(land)
 
     def arranged(self, g: Lanes, ins: Instruction, index: Array, lane: int, swizzle: int) -> None:
-        """A wgmma reads positions `index` as swizzled; what a tensor copy wrote must have been so as well."""
+        """A wgmma reads positions `index` as swizzled; a tensor copy must have written them so as well."""
         written = self.swizzle[index // self.shared.grain]
         bad = (written >= 0) & (written != swizzle)
         if bad.any():
             written_swizzle = int(written[bad][0])
-            message = f"a descriptor of swizzle {swizzle} reads what a tensor copy wrote with swizzle {written_swizzle}"
+            message = (
+                f"a descriptor of swizzle {swizzle} reads data that a tensor copy wrote with swizzle {written_swizzle}"
+            )
             raise self.batch.fault(ins, "swizzle", message, g, lane)
 
     def proxy_fence(self, g: Lanes) -> None:
-        """fence.proxy.async: what these warps have written, or know to be written, may now be read asynchronously."""
+        """fence.proxy.async: the writes of these warps, and those known to them, may now be read asynchronously."""
         places = np.flatnonzero(self.dirty)
         writer = self.shared.writer[places] // WARP
         for warp in self.clocks.here(g).tolist():

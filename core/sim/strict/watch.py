@@ -1,11 +1,11 @@
 """Strict mode: reports faults that a chip lets pass, or that show only now and then.
 
-Every access to shared and global memory is held against those before it. Two accesses to one place, at least one
+Every access to shared and global memory is compared with those before it. Two accesses to one place, at least one
 of them a write, must be ordered by a barrier, an mbarrier or a fence with a flag; else they are a race, whether or not
 this run's schedule shows it. Shared memory starts unwritten; reading it then is an error too.
 
-Its rooms: clocks.py (happens-before), shadow.py (last accesses), races.py, barriers.py (of a thread block),
-underway.py (asynchronous work), leaving.py (exits), advice.py (hints).
+Its rooms: clocks.py (happens-before), shadow.py and reader_stamps.py (last accesses), races.py, barriers.py (of a
+thread block), underway.py (asynchronous work), leaving.py (exits), advice.py (hints).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from core.sim.machine.lanes import Lanes, Origin
 from core.sim.machine.resident_blocks import ResidentBlocks, fault_access
 from core.sim.machine.waiting import Barrier
 from core.sim.ptx import state_spaces as spaces
-from core.sim.ptx.address_roots import Root, first_guesses, roots, stored
+from core.sim.ptx.address_roots import Root, first_guesses, read_roots, stored
 from core.sim.ptx.cuda_source import Sources
 from core.sim.ptx.program import Program, kept
 from core.sim.ptx.register_types import Array
 from core.sim.ptx.syntax import Instruction
 from core.sim.strict.advice import OWNER, hint
 from core.sim.strict.barriers import Meetings
-from core.sim.strict.clocks import WARP, Clocks
+from core.sim.strict.clocks import WARP, Accessors, Clocks
 from core.sim.strict.leaving import Leaving
 from core.sim.strict.races import STRONG, VOLATILE, WEAK, At, Other, Races
 from core.sim.strict.shadow import Global, Shadow, grain
@@ -60,7 +60,7 @@ def works_later(program: Program) -> bool:
 
 @kept
 def traits(program: Program) -> dict[int, tuple[int, int, bool]]:
-    """An instruction's id -> (its number, strength, whether it goes through the async proxy)."""
+    """An instruction's id -> (its number, strength, whether it is by the async proxy)."""
     guesses = first_guesses(program)
     return {
         id(ins): (number, STRONG if id(ins) in guesses else strength(ins), is_async(ins))
@@ -155,7 +155,7 @@ class Watch:
             address = address % self.batch.stride if space == "shared" else address
             access = self.batch.words.access(ins, space, address, width, "write")
             them = self.batch.who(g, int(lanes[one]))
-            text = f"race: {them} writes {access.split(maxsplit=2)[2]}, {access}: each element wants one owner"
+            text = f"race: {them} writes {access.split(maxsplit=2)[2]}, {access}: each element needs one owner"
             writer = int(self.batch.numbers[g.block[lanes[one]]]), int(g.thread[lanes[one]])
             before = fault_access(*writer, ins, "write", address)
             raise self.batch.fault(ins, "race", text, g, int(lanes[other]), address, OWNER, before, "write")
@@ -174,9 +174,9 @@ class Watch:
         self.undefined.loaded(at.g, at.ins, bad, at.lanes, self.shared.grain, Origin(at.ins, fault))
 
     def _only_read(self, ins: Instruction) -> bool:
-        """Whether an instruction reads what this kernel nowhere writes: there is nothing to race with."""
+        """Whether an instruction reads memory without a write in this kernel: there is nothing to race with."""
         if id(ins) not in self.read_only:
-            based = [self._region(root) for root in roots(self.batch.program, ins, written=False)]
+            based = [self._region(root) for root in read_roots(self.batch.program, ins)]
             written = [self._region(root) for root in stored(self.batch.program)]
             rooted = None not in based and None not in written
             self.read_only[id(ins)] = rooted and set(based).isdisjoint(written)
@@ -195,14 +195,15 @@ class Watch:
         if index.size != len(lanes):
             index = np.broadcast_to(index, (len(lanes),))
         parts = max(1, width // shadow.grain)
-        places = index // shadow.grain
+        places = index >> (shadow.grain.bit_length() - 1)
+        whole = g.index is None and len(lanes) == g.lanes and how != "atomic"  # atomics take lanes in any order
         if parts > 1:
             places = (places[:, None] + np.arange(parts)).reshape(-1)
             lanes = np.repeat(lanes, parts)
-        warps, threads = self.clocks.placed(g)
-        if g.index is not None or len(lanes) != g.lanes:
-            warps, threads = warps[lanes], threads[lanes]
-        return At(g, ins, number, space, places, lanes, warps, threads, strong, how, proxy)
+        by = self.clocks.placed(g, parts if whole else 1)
+        if not whole:
+            by = Accessors(self.clocks, by.warps[lanes], by.threads[lanes])
+        return At(g, ins, number, space, places, lanes, by, strong, how, proxy)
 
     def _flag(self, at: At) -> None:
         _, first = np.unique(at.warps * (len(self.races.shadow(at).writer) + 1) + at.places, return_index=True)
@@ -212,7 +213,7 @@ class Watch:
 
     # ------------------------------------------------------------------ barriers
     def straight(self, g: Lanes, ins: Instruction, index: Array, count: int | None) -> None:
-        """A barrier at which everybody arrives at once."""
+        """A barrier at which all arrive at once."""
         self._counted(g, ins, index, count)
         if count is not None or (self.batch.remaining < self.batch.threads).any():
             threads = g.block[index] * self.batch.padded + g.thread[index]
@@ -250,7 +251,7 @@ class Watch:
         before = earlier.location if earlier is not None else None
         theirs = fault_access(*divmod(earlier_access.thread, self.batch.padded), earlier, earlier_access.how, address)
         if earlier_access.how == "write" and at.how == "write" and words.one_statement(at.ins, earlier_access.by):
-            text = f"race: {them} writes {place}, {access}: each element wants one owner"
+            text = f"race: {them} writes {place}, {access}: each element needs one owner"
             raise self._fault(at, first, "race", text, OWNER, theirs)
         them = f"another thread of the warp of {them}" if earlier_access.several else them
         line = f" ({words.line(before)})" if before is not None and before != at.ins.location else ""

@@ -34,7 +34,7 @@ class AboutLens(Lens):
         """The same two tables."""
         return [
             LensMark.table("The run", *facts_table(data["runs"])),
-            LensMark.table("What computes each op", CHOICES, data["choices"]),
+            LensMark.table("The variant of each op", CHOICES, data["choices"]),
         ]
 
 

@@ -29,7 +29,7 @@ class CrashLens(Lens):
     question = "Where did the first bad number come from?"
 
     def command(self, subject: Subject) -> str:
-        """The source of the data: a run that stops by itself."""
+        """The source of the data: a run that stops on its own."""
         if subject.runs and not subject.run.crashes:
             return f"core train {subject.run.config_name}  # a loss or norm that is not finite leaves crash-step_N/"
         return super().command(subject)
@@ -62,7 +62,7 @@ class CrashLens(Lens):
         marks = []
         for crash in data["crashes"]:
             tensors, at = crash["tensors"], f"step {crash['step']}"
-            marks.append(LensMark.text(f"What stopped {data['run']} at {at}", [*head_lines(crash), *crash["left_out"]]))
+            marks.append(LensMark.text(f"The crash of {data['run']} at {at}", [*head_lines(crash), *crash["left_out"]]))
             series = {"rms": [decades(r["rms"]) for r in tensors], "largest": [decades(largest(r)) for r in tensors]}
             places = [row["at"] for row in tensors]
             if any(value is not None for values in series.values() for value in values):

@@ -13,7 +13,7 @@ from core.view.run_record import RunRecord
 from core.view.subject import Subject
 from core.words import table
 
-VALUES = ("loss", "val_loss", "norm", "lr", "tokens_per_s", "ms", "mfu", "memory")
+VALUES = ("loss", "val_loss", "norm", "lr", "tokens_per_s", "ms", "mfu", "sol", "memory")
 MOST = 2000  # points of a curve
 SPIKES, MORE_SPIKES = 12, 100  # of a run
 TEXT_IN_LINE = 60  # characters

@@ -126,7 +126,7 @@ def thinned(records: Sequence[HealthStep], most: int) -> list[HealthStep]:
 def state_of_row(
     row: Mapping[str, Any], rms: Array, ratio: Array, zeros: Array, nonfinite: Array, lost: Array
 ) -> tuple[str, str] | None:
-    """(state, why) of a row that stands out; None of any other."""
+    """(state, reason) of a row with an anomaly; None of any other."""
     first, last, size = rms[0], rms[-1], row["size"] or 1
     if nonfinite.any():
         return "not finite", f"{int(nonfinite.max()):,} of {size:,} elements at most"
@@ -151,7 +151,7 @@ def kind_of(kind: str) -> str:
 
 
 def last_ratio(ratio: Array) -> str:
-    """The last ratio in words."""
+    """The last ratio as text."""
     return figure(float(ratio[-1]))
 
 

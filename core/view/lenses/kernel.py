@@ -19,16 +19,15 @@ from core.registry import Registry
 from core.sim.faults import FaultAccess, KernelError
 from core.sim.launching.launch_report import Report
 from core.sim.tape import FULL, lanes_in
-from core.testing.case import Case, make_case
-from core.testing.shapes import example_of
-from core.testing.traced import See, TraceRunner, kernels_of, run_launchers
+from core.testing.case import Case
+from core.testing.traced import See, TraceRunner, case_for, kernels_of, run_launchers
 from core.view.kernel_lines import kernel_lines
 from core.view.subject import Subject
 from core.view.taped_launch import TapedLaunch, unpacked
 
 PANES = 2
 OTHERS = "--block N tapes another thread block"
-MOST = 4_000  # steps of a launch, unless more is asked for
+MOST = 4_000  # steps of a launch, by default
 ALL, LEAST = 14_000, 400  # steps of the page, shared out between kernels; of a launch that comes when few are left
 Json = dict[str, Any]
 
@@ -55,7 +54,8 @@ class KernelLens(Lens):
             raise UsageError("--shape is for variants of one op", hint="look at one op, or leave --shape out")
         budget = 1 << 40 if options.more else ALL // len(pairs)
         taping = Taping(registry, how.dtype, how.direction, how.blocks, budget)
-        kernels = [taping.kernel(op, variant, make_case(op, example_of(op, how.shape))) for op, variant in pairs]
+        cases = [case_for(op, variant, registry, how.shape, how.dtype) for op, variant in pairs]
+        kernels = [taping.kernel(*pair, case) for pair, case in zip(pairs, cases, strict=True)]
         check_places(kernels, how.blocks, how.warp)
         return {"kernels": kernels, "warp": how.warp}
 

@@ -1,4 +1,4 @@
-"""The arena of a training micro-step: place against time, by role, and the owners of its fullest step."""
+"""The arena of a training micro-step: place over time, by role, and the owners of its fullest step."""
 
 from __future__ import annotations
 

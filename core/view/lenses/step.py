@@ -1,4 +1,4 @@
-"""One training step: the graph as its TOML says, and each node's tensors forward and backward, as pictures."""
+"""One training step: the graph as in its TOML, and each node's tensors forward and backward, as pictures."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def left_out(subject: Subject, plan: Plan, detailed: set[str], micro: int) -> li
             f"{run} --node {small[len(small) // 2]}.NAME draws that layer in full, --more draws all"
         )
     if any(node.op.replaces for node in plan.nodes):
-        texts.append(f"tensors inside of fused nodes are never in memory; {run} --unfused runs each node by itself")
+        texts.append(f"tensors inside of fused nodes are never in memory; {run} --unfused runs each node separately")
     if micro > 1:
         texts.append(f"values and their gradients are those of micro-step 1 of {micro}; parameters' are of all")
     return texts
@@ -227,7 +227,7 @@ def stand_in(node: Node, shapes: Mapping[str, tuple[int, ...]], integers: Mappin
 
 
 def ran(node: Mapping[str, Any]) -> str:
-    """The variant that ran, with what the node was fused into."""
+    """The variant that ran, with the fused node."""
     if not node["runs"]:
         return "nothing: no request needs it"
     return f"{node['variant']} (in {node['runs']})" if node["fused"] else node["variant"]

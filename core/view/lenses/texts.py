@@ -23,10 +23,10 @@ from core.view.sampled_text import (
 from core.view.subject import Subject
 from core.words import percent, printable, table
 
-STEPS, MORE_STEPS = 4, 12  # checkpoints: by default, and where more is asked for
+STEPS, MORE_STEPS = 4, 12  # checkpoints: by default, and at most
 READ = 8 << 30  # bytes of all checkpoints that are read; the newest one is read at any size
 LARGEST = 16  # weights of a row, where all of them are too many
-MOST, MORE = 400_000, 4_000_000  # numbers of all maps together: by default, and where more is asked for
+MOST, MORE = 400_000, 4_000_000  # numbers of all maps together: by default, and at most
 BUSIEST = 3  # experts of a node in a terminal
 SHOWN = 24  # characters of a token in a terminal
 
@@ -70,7 +70,7 @@ class TextLens(Lens):
         return data
 
     def lines(self, data: Mapping[str, Any]) -> list[str]:
-        """Mean losses, the text token by token, the newest checkpoint's heads, and what was left out."""
+        """Mean losses, the text token by token, the newest checkpoint's heads, and the omissions."""
         steps = data["steps"]
         means = [sum(one["losses"]) / len(one["losses"]) for one in steps]
         rows = [
@@ -118,7 +118,7 @@ def text_data(
 
 
 def kept_maps(at: Sequence[TextAtStep], most: int) -> tuple[dict[int, list[tuple[str, str]]], bool, list[str]]:
-    """(step -> the maps that are shown, whether of each row the largest weights alone, omissions in words).
+    """(step -> the maps that are shown, whether of each row the largest weights alone, omissions as text).
 
     All maps of all checkpoints where these are at most `most` numbers, then less of each row, then the newest
     checkpoint's alone, then some of its nodes.

@@ -14,7 +14,7 @@ from core.view.subject import Subject
 from core.words import ms, percent, table
 
 ROUNDS = 3  # each entry is timed as often; the least counts
-CHEAP = 3.0  # seconds: a measurement that takes no longer is made without being asked for
+CHEAP = 3.0  # seconds: a measurement that takes no longer is made by default
 UNKNOWN = "unknown"
 
 
@@ -25,7 +25,7 @@ class TimeLens(Lens):
     question = "Which node is far from its floor?"
 
     def collect(self, subject: Subject) -> dict[str, Any] | None:
-        """The dictionary of `time_data`; None without a run. Times the nodes where `--measure` asks for it, or where
+        """The dictionary of `time_data`; None without a run. Times the nodes with `--measure`, or where
         it is cheap."""
         if not subject.runs:
             return None
@@ -66,17 +66,17 @@ class TimeLens(Lens):
 
 
 def why_not_timed(subject: Subject) -> str:
-    """Why the nodes are not timed, in words; "" where they are."""
+    """The reason why the nodes are not timed; "" where they are."""
     record = subject.run
     if not record.kind.real_time:
-        return f"the time of {record.kind.name} says nothing of real hardware"
+        return f"the time of {record.kind.name} does not predict real hardware"
     if subject.options.measure:
         return ""
     if not record.own_device:
         return "this is not the run's device"
     seconds = recorded_seconds(subject)
     if seconds is None:
-        return "no step of the run says how long it takes"
+        return "no step of the run has a duration"
     estimate = (ROUNDS + 1) * seconds / record.micro
     return "" if estimate <= CHEAP else f"it takes about {estimate:,.0f} s"
 

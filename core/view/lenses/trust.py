@@ -1,5 +1,5 @@
 """Each node's variant and the record of its check: device, dtype, sub-checks, worst error, date, and the sizes that it
-covered beside those of this run. All of it comes from the records that the checks wrote (core.verdicts)."""
+covered beside those of this run. All of it is from the records of the checks (core.verdicts)."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def groups_of(need: Need, nodes: Container[str]) -> list[str]:
 
 
 def state_of(verdict: Verdict | None, sizes: Sizes, place: str) -> tuple[str, str]:
-    """(a key of STATES, in words) of nodes of these sizes at a place."""
+    """(a key of STATES, its text) of nodes of these sizes at a place."""
     if verdict is None:
         return "none", "not checked"
     if not verdict.passed:

@@ -1,4 +1,4 @@
-// What every view is made of: elements, colours, the page's state in its address, keys, and the generic marks.
+// The parts of every view: elements, colours, the page's state in its address, keys, and the generic marks.
 //
 // A view's file calls `lens("memory", { draw(root, data, page) {...}, key(event, page) {...} })` once. `draw` fills an
 // empty element; `key` says by true that it took a key that the page itself does not use; `keys`, rows of [key, text],
@@ -142,7 +142,7 @@ function fromAddress() {
   return known ? name : first.name;
 }
 
-// What draws a view that has data; nothing for one that has none or a problem, and for those that marks draw.
+// The function that draws a view with data; none for a view without data, with a problem, or drawn by marks.
 function script(view) { return view.drawn && !view.absent && !view.problem ? VIEWS[view.name] : undefined; }
 
 async function show(name, values) {

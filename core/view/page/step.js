@@ -21,7 +21,7 @@ lens("step", {
     drawGraph();
     drawDetail();
   },
-  lit(role) {  // how many cells of a figure light up: what a test of the page asks
+  lit(role) {  // how many cells of a figure light up, for tests of the page
     const { light } = now.figures.get(role), pixels = light.getContext("2d").getImageData(0, 0, light.width, light.height).data;
     return pixels.filter((v, i) => i % 4 === 3 && v).length;
   },

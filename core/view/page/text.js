@@ -18,7 +18,7 @@ function shares(data, row) {
   return pairs.map(([place, weight]) => [place, weight / data.unit]);
 }
 
-// Numbers that JSON has no form for come as texts; a model that overflowed has them.
+// Numbers without a form in JSON are texts: those of a model that overflowed.
 function readNumbers(data) {
   const read = (x) => (x === "inf" ? Infinity : Number(x));
   for (const step of data.steps) {

@@ -1,10 +1,11 @@
 // A stand-in for libcublasLt.so.13, built by the tests: as much of the library as the plugin calls, computed at once on
 // the host, in doubles and element by element, with the manual's meaning of every descriptor.
 //
-// Addresses count from the base that stub_base is given. What it cannot do it refuses, as the library would: an unknown
+// Addresses count from the base that stub_base is given. It refuses the rest, as the library would: an unknown
 // attribute, type or epilogue, sizes that do not fit, a workspace that is too small. STUB_LT_FAIL = "function:status"
 // makes a function fail, STUB_LT_NONE = "1" finds no algorithm. stub_calls, stub_stream: how often cublasLtMatmul was
-// called, and with which stream last; stub_alive: descriptors that are not destroyed.
+// called, and with which stream last; stub_types: a bit for each type of its operands; stub_alive: descriptors that are
+// not destroyed.
 
 #include <math.h>
 #include <stdint.h>
@@ -14,7 +15,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 enum { SUCCESS = 0, INVALID_VALUE = 7, EXECUTION_FAILED = 13, NOT_SUPPORTED = 15 };
-enum { F32 = 0, BF16 = 14, COMPUTE_F32 = 68 };
+enum { F32 = 0, F16 = 2, BF16 = 14, COMPUTE_F32 = 68 };
 enum { BIAS = 4, GELU = 32, GRADIENT = 64, AUX = 128, SUM_A = 256, SUM_B = 512 };  // bits of an epilogue; BIAS | ...
 typedef int status;
 
@@ -24,11 +25,12 @@ struct preference { size_t workspace; };
 struct algorithm { uint64_t data[8]; size_t workspace; status state; float waves; int reserved[4]; };
 
 static unsigned char* base;
-static int calls, alive;
+static int calls, alive, types;
 static uint64_t last_stream;
 EXPORT void stub_base(unsigned char* start) { base = start; }
 EXPORT int stub_calls(void) { return calls; }
 EXPORT int stub_alive(void) { return alive; }
+EXPORT int stub_types(void) { return types; }
 EXPORT uint64_t stub_stream(void) { return last_stream; }
 
 static status asked(const char* function) {
@@ -70,7 +72,7 @@ status cublasLtMatmulDescSetAttribute(struct product* p, int which, const void* 
     return INVALID_VALUE;
 }
 status cublasLtMatrixLayoutCreate(struct layout** layout, int type, uint64_t rows, uint64_t columns, int64_t stride) {
-    if ((type != F32 && type != BF16) || stride < (int64_t)rows) return INVALID_VALUE;
+    if ((type != F32 && type != F16 && type != BF16) || stride < (int64_t)rows) return INVALID_VALUE;
     *layout = malloc(sizeof **layout);
     **layout = (struct layout){type, rows, columns, stride};
     alive++;
@@ -114,8 +116,24 @@ status cublasLtMatmulAlgoGetHeuristic(void* handle, struct product* p, struct la
 
 // --- the product -----------------------------------------------------------------------------------------------------
 
+static double from_f16(uint16_t bits) {
+    int exponent = bits >> 10 & 31, fraction = bits & 1023;
+    double size = exponent == 31 ? (fraction ? NAN : INFINITY)
+                                 : ldexp(exponent ? fraction | 1024 : fraction, (exponent ? exponent : 1) - 25);
+    return bits >> 15 ? -size : size;
+}
+static uint16_t to_f16(double exact) {  // to nearest, ties to even; infinity beyond its range
+    double size = fabs(exact);
+    int sign = signbit(exact) ? 0x8000 : 0, exponent;
+    if (isnan(exact)) return 0x7e00;
+    if (size >= 65520) return sign | 0x7c00;
+    frexp(size, &exponent);  // size = 0.1... * 2^exponent
+    int unit = size == 0 || exponent < -13 ? -24 : exponent - 11;  // of its last bit
+    return sign | ((unit + 24) * 1024 + (int)nearbyint(ldexp(size, -unit)));
+}
 static double get(uint64_t address, int type, uint64_t index) {
     float value;
+    if (type == F16) return from_f16(((uint16_t*)(base + address))[index]);
     if (type == F32) {
         memcpy(&value, base + address + 4 * index, 4);
     } else {
@@ -129,6 +147,7 @@ static void put(uint64_t address, int type, uint64_t index, double exact) {
     uint32_t bits;
     memcpy(&bits, &value, 4);
     if (type == F32) memcpy(base + address + 4 * index, &value, 4);
+    else if (type == F16) ((uint16_t*)(base + address))[index] = to_f16(exact);
     else ((uint16_t*)(base + address))[index] = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 static double gelu(double x, double* slope) {
@@ -150,6 +169,7 @@ status cublasLtMatmul(void* handle, struct product* p, const float* alpha, uint6
     int vector_type = p->vector_type < 0 ? d->type : p->vector_type, bias = p->epilogue != 1 && p->epilogue & BIAS;
     uint64_t depth = p->turn_a ? a->rows : a->columns;
     calls++;
+    types |= 1 << a->type;
     last_stream = stream;
     for (uint64_t column = 0; column < d->columns; column++) {
         double all = 0;

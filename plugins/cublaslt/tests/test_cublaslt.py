@@ -99,7 +99,7 @@ def host(stubs):
 
 @stubbed
 def test_every_variant_passes_the_op_check_through_the_cuda_device(host):
-    result, calls = host("""
+    result, calls, types = host("""
 found = {}
 for op in ("matmul", "matmul_add", "mlp_gelu"):
     op = registry.op(op)
@@ -108,8 +108,9 @@ for op in ("matmul", "matmul_add", "mlp_gelu"):
     report = check_variant(op, variant, registry, "cuda", examples=own, archs=("sm_80",))
     wrong = report.describe_failures() if report.failures else report.left_out
     found[report.name] = [wrong, sorted(report.checks), report.checks.get("gradient", [0])[0]]
-out([found, lt.stub_calls()])
+out([found, lt.stub_calls(), lt.stub_types()])
 """)
+    assert types == 1 << 0 | 1 << 2 | 1 << 14, "products in f32, fp16 and bf16"
     assert set(result) == {"matmul.cublaslt", "matmul_add.cublaslt", "mlp_gelu.cublaslt"} and calls > 100
     for name, (wrong, checks, gradients) in result.items():
         assert not wrong, wrong
@@ -217,7 +218,7 @@ choices = engine.report(engine.plan("train")).choices().values()
 out([ours.why_not(t), registry.variant("mlp_gelu", "cublaslt").why_not(mlp), [c.variant.name for c in choices]])
 """)
     assert len(unasked) > 5 and "cublaslt" not in unasked
-    assert narrow == "rows of 20 bytes: its kernels want multiples of 16" and "erf" in erf
+    assert narrow == "rows of 20 bytes: its kernels need multiples of 16" and "erf" in erf
 
 
 def test_its_own_kernels_compile_for_every_architecture():
@@ -227,7 +228,7 @@ def test_its_own_kernels_compile_for_every_architecture():
 def test_without_the_library_it_says_what_to_install(capfd):
     assert core_command(["ops", "matmul", "--device", "cuda", "--why", "--json"]) == 0
     rows = [r for r in json.loads(capfd.readouterr().out) if r["variant"] == "cublaslt"]
-    assert {r["precision"] for r in rows} == {"f32", "bf16"}
+    assert {r["precision"] for r in rows} == {"f32", "bf16", "fp16"}
     if any(r["runs"] != "no" for r in rows):
         pytest.skip("cuBLASLt is here")
     assert all('pip install "corelm[cublaslt]"' in r["why_not"] for r in rows)

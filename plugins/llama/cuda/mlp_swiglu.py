@@ -35,7 +35,7 @@ class MlpSwigluComposed(Variant):
         a, d = self.parts(t, launch, t.features)
         launch.op("matmul", x=t.x, weight=t.weight1, y=t.f)
         launch.op("swiglu", x=t.f, y=a)
-        if t.x.dtype == "bf16":  # tensor cores add the residual on the way
+        if t.x.dtype != "f32":  # tensor cores add the residual on the way
             launch.op("matmul_add", x=a, r=t.r, weight=t.weight2, y=t.y)
             return
         launch.op("matmul", x=a, weight=t.weight2, y=d)

@@ -6,9 +6,12 @@
 // warp_forward, warp_dx     one warp a row, 16 bytes a lane: coalesced; limited by memory bandwidth
 // warp_partials             a slice of the rows a thread block: enough of them to fill the GPU; sums into workspace
 // warp_dweight              adds the slices up in order, so that bits repeat
+// onepass_backward          dx and the slices' sums in one pass: dy and x are read once, by a team of warps a row, whose
+//                           lanes keep the sums of their columns in registers; limited by memory bandwidth
+// onepass_dweight           adds the slices up, 32 threads a column, in a fixed order
 
 #include "core/columns.cuh"
-#include "core/width.cuh"
+#include "core/teams.cuh"
 
 // --- naive ---------------------------------------------------------------------------------------------------------
 
@@ -68,7 +71,7 @@ extern "C" __global__ void warp_forward(elem* __restrict__ y, float* __restrict_
         for (int k = 0; k < WIDTH; k++) squares += in[k] * in[k];
     }
     float r = rsqrtf(warp_sum(squares) / C + eps);
-    for (int c = threadIdx.x * WIDTH; c < C; c += 32 * WIDTH) {  // x comes from cache here
+    for (int c = threadIdx.x * WIDTH; c < C; c += 32 * WIDTH) {  // x is in the cache here
         auto in = load<WIDTH>(x + c), scale = load<WIDTH>(weight + c);
         for (int k = 0; k < WIDTH; k++) in[k] = in[k] * r * (offset + scale[k]);
         store(y + c, in);
@@ -111,4 +114,52 @@ extern "C" __global__ void warp_partials(float* __restrict__ partials, const ele
 // dweight: (C); partials: (slices, C)
 extern "C" __global__ void warp_dweight(float* dweight, const float* partials, int slices, int C, int add) {
     add_slices(dweight, partials, slices, C, C, add);
+}
+
+// --- onepass -------------------------------------------------------------------------------------------------------
+
+// dx or partials may be null. partials: (slices, C); a thread block has `slice` rows, a team one at a time
+extern "C" __global__ void __launch_bounds__(TEAM_THREADS, TEAM_BLOCKS)
+    onepass_backward(elem* dx, float* partials, const elem* __restrict__ dy, const elem* __restrict__ x,
+                     const elem* __restrict__ weight, const float* __restrict__ rstd, int rows, int C, int slice,
+                     float offset, int add) {
+    alignas(16) extern __shared__ float shared[];
+    ColumnSums<1> columns;  // for dweight
+    u32 first = blockIdx.x * slice, last = min(first + slice, rows);
+    int turn = 0;
+    for (u32 row = first + threadIdx.y; row < last; row += TEAMS, turn ^= 1) {
+        u64 start = (u64)row * C;
+        TeamRow in(x + start, C), above(dy + start, C);
+        float r = rstd[row], along[1] = {};  // the sum of dn * n
+#pragma unroll
+        for (int p = 0; p < PACKS; p++) {
+            if (int c = team_column(p); c < C) {
+                auto xs = in.pack(p), dys = above.pack(p), scale = load<WIDTH>(weight + c);
+                for (int k = 0; k < WIDTH; k++) {
+                    float along_n = dys[k] * (xs[k] * r);
+                    along[0] += (offset + scale[k]) * along_n;
+                    columns.sums[0][p][k] += along_n;
+                }
+            }
+        }
+        if (!dx) continue;
+        team_sums(along, turn);
+        float along_n = along[0] / C;
+#pragma unroll
+        for (int p = 0; p < PACKS; p++) {
+            if (int c = team_column(p); c < C) {
+                auto xs = in.pack(p), dys = above.pack(p), scale = load<WIDTH>(weight + c);
+                auto out = held(dx + start + c, add);
+                for (int k = 0; k < WIDTH; k++)
+                    out[k] = out[k] + r * (dys[k] * (offset + scale[k]) - xs[k] * r * along_n);
+                store(dx + start + c, out);
+            }
+        }
+    }
+    if (partials) columns.write(partials + (u64)blockIdx.x * C, shared, C);
+}
+
+// dweight: (C); partials: (slices, C)
+extern "C" __global__ void onepass_dweight(float* dweight, const float* partials, int slices, int C, int add) {
+    fold_slices(dweight, partials, slices, C, C, add);
 }

@@ -1,7 +1,8 @@
-"""RMSNorm on CUDA: one thread a row, and one warp a row. Kernels and shapes: rmsnorm.cu."""
+"""RMSNorm on CUDA: one thread a row, one warp a row, and a team of warps a row. Kernels and shapes: rmsnorm.cu."""
 
 from core import Variant, cdiv, f32, i32
-from core.kernels.columns import by_column, by_slice, partial_bytes
+from core.kernels.columns import by_column, by_fold, by_slice, partial_bytes
+from core.kernels.teams import OnePassRows
 from core.kernels.width import defined, width
 
 WARPS = 4  # rows of a thread block
@@ -57,3 +58,17 @@ class RmsNormWarp(Variant):
 
     def by_row(self, t):
         return {"grid": cdiv(t.rows, WARPS), "block": (32, WARPS), "define": defined(width(t.C, t.x))}
+
+
+class RmsNormOnePass(OnePassRows, Variant):
+    """Backward reads dy and x once for dx and the weight's gradient, at any size of a row."""
+
+    op, name, priority = "rmsnorm", "onepass", 20
+    base = "warp"
+
+    def backward(self, t, launch):
+        partials, count, each, how = self.slices(t, launch, t.dweight is not None)
+        sizes = (i32(t.rows), i32(t.C), i32(each), f32(t.offset), i32(t.add_dx))
+        launch("onepass_backward", t.dx, partials, t.dy, t.x, t.weight, t.rstd, *sizes, **how)
+        if t.dweight is not None:
+            launch("onepass_dweight", t.dweight, partials, i32(count), i32(t.C), i32(t.add_dweight), **by_fold(t.C))

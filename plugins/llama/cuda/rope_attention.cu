@@ -1,4 +1,4 @@
-// Rotary positions and attention of a few tokens behind those in a cache. Formulas: ../rope.py, ../../../ops/attention.py.
+// Rotary positions and attention of a few tokens after those in a cache. Formulas: ../rope.py, ../../../ops/attention.py.
 //
 // decode   one thread block a sequence and head of keys: turns and appends its keys, appends its values, and has each
 //          of its queries, turned, look at all entries up to its own: one launch where rope, append and attention are
@@ -12,7 +12,7 @@
 #define WARPS 4
 #endif
 
-constexpr int D = 2 * HALF, LANES = 32;
+constexpr int LANES = 32;
 
 __shared__ float q[D];             // a query, turned
 __shared__ float p[WARPS][LANES];  // a tile's weights
@@ -22,11 +22,11 @@ __shared__ float tops[WARPS], totals[WARPS];
 // out, of any type, = a head turned to a position
 template <class T>
 __device__ inline void turn(T* out, const elem* in, int position) {
-    for (int i = threadIdx.x; i < HALF; i += blockDim.x) {
-        float cos, sin, x1 = in[i], x2 = in[i + HALF];
+    for (int i = threadIdx.x; i < PAIRS; i += blockDim.x) {
+        float cos, sin, x1 = in[column1(i)], x2 = in[column2(i)];
         angle(position, i, cos, sin);
-        out[i] = x1 * cos - x2 * sin;
-        out[i + HALF] = x2 * cos + x1 * sin;
+        out[column1(i)] = x1 * cos - x2 * sin;
+        out[column2(i)] = x2 * cos + x1 * sin;
     }
 }
 

@@ -5,7 +5,7 @@ import math
 from core import Variant, f32, i32
 from core.kernels.width import defined, width
 
-from .rope import steps
+from .rope import table
 
 TOKENS = 40  # at once, at most
 COLUMNS = 256  # of a head, at most
@@ -47,7 +47,7 @@ class RopeAttentionDecode(Variant):
         else:
             capacity = t.k.shape[1]
         sizes = (i32(t.T), i32(capacity), i32(t.heads), i32(t.kv_heads), i32(t.window))
-        define = {"STEPS": steps(t), "WIDTH": 1, **defined(width(t.D, t.qkv)), **t.config}
+        define = {**table(t), "WIDTH": 1, **defined(width(t.D, t.qkv)), **t.config}
         scaling = (f32(t.scale or 1 / math.sqrt(t.D)), f32(t.softcap))
         grid, block = (t.kv_heads, t.B), 32 * t.config["WARPS"]
         launch("decode", t.y, k, v, t.qkv, t.start, *sizes, *scaling, grid=grid, block=block, define=define)

@@ -21,7 +21,10 @@ ROPE = Path(__file__).parent.parent / "cuda" / "rope.cu"
 ENOUGH = {
     "rmsnorm.naive": (1, -2),
     "rmsnorm.warp": (1, -2, -1),
-    "rope.token": (1, -1),
+    "rmsnorm.onepass": (-4, -3),
+    "rope.naive": (1, 4),
+    "rope.token": (3, -2, -1),
+    "rope_attention.decode": (1, 3),
     "swiglu.vector": (1, -1),
 }
 
@@ -63,6 +66,8 @@ WRONG = {
     "heads of an odd width": ("rope", {"qkv": (1, 2, 9)}, {"heads": 1}, "heads of an even width"),
     "a width that heads do not divide": ("rope", {"qkv": (1, 2, 64)}, {"heads": 3}, "heads = 3"),
     "a factor that speeds up": ("rope", {"qkv": (1, 2, 6)}, {"heads": 1, "factor": 0.5}, "factor >= 1"),
+    "an odd part of a head": ("rope", {"qkv": (1, 2, 18)}, {"heads": 1, "width": 3}, "even width of at most D = 6"),
+    "a part beyond the head": ("rope", {"qkv": (1, 2, 18)}, {"heads": 1, "width": 8}, "even width of at most D = 6"),
     "an odd half of gelu": ("geglu", {"x": (1, 2, 7)}, {}, "x has 7 features; expected an even number of features"),
     "an odd half": ("swiglu", {"x": (2, 7)}, {}, "x has 7 features; expected an even number of features"),
 }

@@ -3,13 +3,14 @@
 //
 // naive_forward, naive_dx,   one thread an element of the result, each with two loads for a multiply-add; for the
 // naive_dweight              gradient of an expert's weight, with a test of every row
-// group_rows                 one thread block an expert: its rows in their order, one behind the other in `order`
+// group_rows                 one thread block an expert: its rows in their order, contiguous in `order`
 // grouped_forward,           64 x 64 results of one expert a thread block, its rows gathered into tiles in shared
-// grouped_dx,                memory: a row is loaded once for 64 uses; limited by the float units, since tensor cores
-// grouped_dweight            are not used
+// grouped_dx,                memory: a row is loaded once for 64 uses; limited by the float units: tensor cores are
+// grouped_dweight            used in expert_matmul_mma.cu
 // grouped_fold               adds the gradients of all takers of a row of x
 
 #include "core/product.cuh"
+#include "experts.cuh"
 
 // --- naive ---------------------------------------------------------------------------------------------------------
 
@@ -54,7 +55,7 @@ extern "C" __global__ void naive_dweight(float* dweight, const elem* dy, const e
 
 // --- grouped -------------------------------------------------------------------------------------------------------
 
-// order: (M), an expert's rows behind those of the expert before; starts: (E + 1), where they start, and M
+// order: (M), rows sorted by expert; starts: (E + 1), the first place of each expert's rows, and M
 extern "C" __global__ void group_rows(int* order, int* starts, const int* expert, int M) {
     __shared__ int held[TILE_THREADS / 32];  // rows of each warp
     int e = blockIdx.x, warp = threadIdx.x / 32;
@@ -79,13 +80,6 @@ extern "C" __global__ void group_rows(int* order, int* starts, const int* expert
     if (threadIdx.x == 0 && e == gridDim.x - 1) starts[e + 1] = next;
 }
 
-// Where an index leads: to itself, or to the row of `order` that it counts, divided by `takers`.
-struct Index {
-    const int* order;
-    int takers;
-    __device__ u64 operator()(u32 i) const { return order ? order[i] / takers : i; }
-};
-
 // result (a.rows, b.rows) = a b^T, rows `stride` apart and where `index` leads; the tile at (i, j) of it
 template <class T, class A, class B>
 __device__ inline void product(T* result, Index index, int stride, const A& a, const B& b, u32 i, u32 j, int add) {
@@ -95,21 +89,10 @@ __device__ inline void product(T* result, Index index, int stride, const A& a, c
     });
 }
 
-// The expert whose rows tile number `tile` has, when each expert's are cut into tiles of their own; `tile` becomes the
-// number within these. E for an empty tile: the grid has the largest size that the routing may need.
-__device__ inline int expert_of(int& tile, const int* starts, int E) {
-    for (int e = 0; e < E; e++) {
-        int tiles = (starts[e + 1] - starts[e] + TILE - 1) / TILE;
-        if (tile < tiles) return e;
-        tile -= tiles;
-    }
-    return E;
-}
-
 extern "C" __global__ void __launch_bounds__(TILE_THREADS, 2)
     grouped_forward(elem* y, const elem* x, const elem* weight, const int* order, const int* starts, int E, int N,
                     int K, int takers) {
-    int tile = blockIdx.x, e = expert_of(tile, starts, E);
+    int tile = blockIdx.x, e = expert_of(tile, starts, E, TILE);
     if (e == E) return;
     const int *mine = order + starts[e], rows = starts[e + 1] - starts[e];
     Operand<true, Index> a = {x, rows, K, K, {mine, takers}};
@@ -121,7 +104,7 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS, 2)
 template <class T>
 __device__ inline void gradient(T* dx, const elem* dy, const elem* weight, const int* order, const int* starts, int E,
                                 int N, int K, int add) {
-    int tile = blockIdx.x, e = expert_of(tile, starts, E);
+    int tile = blockIdx.x, e = expert_of(tile, starts, E, TILE);
     if (e == E) return;
     const int *mine = order + starts[e], rows = starts[e + 1] - starts[e];
     Operand<true, Index> a = {dy, rows, N, N, {mine, 1}};

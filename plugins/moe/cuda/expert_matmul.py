@@ -1,6 +1,10 @@
-"""Grouped matmul on CUDA: one thread a result, and tiles of each expert's rows. Kernels: expert_matmul.cu."""
+"""Grouped matmul on CUDA: one thread a result, tiles of each expert's rows, and these on tensor cores.
+
+Kernels: expert_matmul.cu, expert_matmul_mma.cu.
+"""
 
 from core import Variant, cdiv, i32
+from core.kernels.mma_product import aligned, candidates, over
 
 TILE = 64  # results of a thread block, each way
 
@@ -61,16 +65,69 @@ class ExpertMatmulGrouped(Variant):
         elif t.dx is not None:
             parts = launch.workspace
             launch("grouped_parts", parts, t.dy, t.weight, *groups, **self.by_group(t, K))
-            arguments = (t.dx, parts, i32(t.rows), i32(K), i32(t.takers), i32(t.add_dx))
-            launch("grouped_fold", *arguments, grid=cdiv(t.rows * K, 128), block=128)
+            self.fold(t, launch, parts)
         if t.dweight is not None:
             arguments = (t.dweight, t.dy, t.x, t.order, t.starts, i32(N), i32(K), i32(t.takers), i32(t.add_dweight))
             launch("grouped_dweight", *arguments, grid=(cdiv(N, TILE), cdiv(K, TILE), t.experts), block=256)
+
+    def fold(self, t, launch, parts):
+        """dx: the sum of its parts, one of each taker."""
+        arguments = (t.dx, parts, i32(t.rows), i32(t.K), i32(t.takers), i32(t.add_dx))
+        launch("grouped_fold", *arguments, grid=cdiv(t.rows * t.K, 128), block=128)
 
     def by_group(self, t, columns):
         """A thread block for each tile that there may be: every expert may have one that is not full."""
         tiles = min(cdiv(sizes(t)[0], TILE) + t.experts, sizes(t)[0])
         return {"grid": (tiles, cdiv(columns, TILE)), "block": 256}
+
+
+class ExpertMatmulMma(ExpertMatmulGrouped):
+    """The same launches, in bf16 or fp16 on tensor cores."""
+
+    name, priority = "mma", 20
+    source = ("expert_matmul_mma.cu", "expert_matmul.cu")
+    dtypes = ("bf16", "fp16")
+    examples = [
+        {"x": (1, 264, 72), "expert": (1, 264, 1), "experts": 2, "features": 136},  # two tiles each way, on 16 bytes
+        {"x": (1, 70, 200), "expert": (1, 70, 1), "experts": 2, "features": 8},  # a stage is filled again
+        {"x": (1, 70, 17), "expert": (1, 70, 2), "experts": 2, "features": 5},
+    ]
+    uncovered = {
+        "finish(place, held.template piece<WIDE>(turn * DOWN + down, across), old, by_column);": (
+            "jumps past the addition to dx in tiles of 128: adding is tried with the first tiles"
+        ),
+    }
+
+    def configs(self, t):
+        M, N, K = sizes(t)
+        return candidates(M, min(N, K), t.x.dtype, aligned(t.x, N, K))
+
+    def forward(self, t, launch):
+        M, N, K = sizes(t)
+        launch("group_rows", t.order, t.starts, t.expert, i32(M), grid=t.experts, block=256)
+        arguments = (t.y, t.x, t.weight, t.order, t.starts, i32(t.experts), i32(N), i32(K), i32(t.takers))
+        launch("mma_grouped", *arguments, **self.in_tiles(t, N))
+
+    def backward(self, t, launch):
+        M, N, K = sizes(t)
+        groups = (t.order, t.starts, i32(t.experts), i32(N), i32(K))
+        if t.dx is not None and t.takers == 1:
+            launch("mma_grouped_dx", t.dx, t.dy, t.weight, *groups, i32(t.add_dx), **self.in_tiles(t, K))
+        elif t.dx is not None:
+            parts = launch.workspace
+            launch("mma_grouped_parts", parts, t.dy, t.weight, *groups, **self.in_tiles(t, K))
+            self.fold(t, launch, parts)
+        if t.dweight is not None:
+            arguments = (t.dweight, t.dy, t.x, t.order, t.starts, i32(N), i32(K), i32(t.takers), i32(t.add_dweight))
+            how = over(t.config, N, K, t.x, N, K)
+            launch("mma_grouped_dweight", *arguments, **{**how, "grid": (how["grid"], t.experts)})
+
+    def in_tiles(self, t, columns):
+        """A thread block for each tile that there may be: every expert may have one that is not full."""
+        M, N, K = sizes(t)
+        height = t.config["TILE_I"]
+        how = over(t.config, M, columns, t.x, N, K)
+        return {**how, "grid": (min(cdiv(M, height) + t.experts, M), cdiv(columns, t.config["TILE_J"]))}
 
 
 def sizes(t):

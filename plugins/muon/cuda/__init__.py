@@ -1,6 +1,9 @@
 """Muon's update on CUDA: matrix products with one thread per element, and in shared tiles. Kernels: muon_update.cu."""
 
+from itertools import accumulate
+
 from core import Variant, cdiv, f32, i32, u64
+from core.kernels.width import WIDEST
 
 from ..muon import COEFFICIENTS, TINY, step_size
 
@@ -17,26 +20,43 @@ class MuonNaive(Variant):
     tolerance = {"f32": 2e-5}
     tolerance_why = "each round of the iteration triples the rounding errors of small singular values"
 
+    def matrices(self, t):
+        """(elements, dtype) of the direction, which is the first X; of the next one; of S and its polynomial."""
+        n, square = t.A * t.B, min(t.A, t.B) ** 2
+        return [(n, "f32"), (n, "f32"), (square, "f32"), (square, "f32")]
+
+    def parts(self, t):
+        """(elements, dtype, first byte) of each part of the workspace, and its size: the matrices, the sums of thread
+        blocks, the length."""
+        parts = [*self.matrices(t), (self.blocks(t), "f32"), (1, "f32")]
+        starts = [0, *accumulate(cdiv(16 // WIDEST[dtype] * size, 256) * 256 for size, dtype in parts)]
+        return [(*part, start) for part, start in zip(parts, starts[:-1], strict=True)], starts[-1]
+
     def workspace(self, t):
-        small, large = sorted((t.A, t.B))
-        return 4 * (2 * small * large + 2 * small * small + self.blocks(t) + 1)
+        return self.parts(t)[1]
 
     def blocks(self, t):
         return cdiv(t.A * t.B, THREADS)
 
     def forward(self, t, launch):
-        n, (small, large) = t.A * t.B, sorted((t.A, t.B))
-        across = t.A > t.B  # then rows of X are columns of the matrix
-        sizes = (n, n, small * small, small * small, self.blocks(t), 1)
-        starts = (4 * sum(sizes[:i]) for i in range(len(sizes)))
-        parts = (launch.workspace.part(start, (size,), "f32") for start, size in zip(starts, sizes, strict=True))
-        x, y, s, poly, sums, total = parts
-        grid, block = self.blocks(t), THREADS
+        n, each = t.A * t.B, {"grid": self.blocks(t), "block": THREADS}
+        parts = self.parts(t)[0]
+        *matrices, sums, total = (launch.workspace.part(start, (size,), dtype) for size, dtype, start in parts)
         blend = (f32(t.momentum), i32(t.nesterov))
-        launch("direction", x, t.m, sums, t.grad, t.step, u64(n), *blend, grid=grid, block=block)
-        launch("length", total, sums, i32(grid), f32(TINY), grid=1, block=block)
-        launch("unit", x, total, u64(n), grid=grid, block=block)
-        row, column = (1, t.B) if across else (t.B, 1)  # strides of X
+        launch("direction", matrices[0], t.m, sums, t.grad, t.step, u64(n), *blend, **each)
+        launch("length", total, sums, i32(self.blocks(t)), f32(TINY), grid=1, block=THREADS)
+        x = self.orthogonal(t, launch, total, each, *matrices)
+        scales = (f32(step_size(t)), f32(t.weight_decay), f32(t.lr_factor))
+        self.step(t, launch, t.param, t.master, x, t.step, u64(n), *scales, **each)
+
+    def step(self, t, launch, *arguments, **each):
+        launch("step", *arguments, **each)
+
+    def orthogonal(self, t, launch, total, each, x, y, s, poly):
+        """The direction with singular values of about 1, in one of the matrices."""
+        small, large = sorted((t.A, t.B))
+        launch("unit", x, total, u64(t.A * t.B), **each)
+        row, column = (1, t.B) if t.A > t.B else (t.B, 1)  # strides of X, whose rows may be columns of the matrix
         a, b, c = COEFFICIENTS
         for _ in range(t.iterations):
             square, wide = (small, small), (small, large)
@@ -44,8 +64,7 @@ class MuonNaive(Variant):
             self.multiply(launch, square, (poly, small, 1), (b, s), (s, small, 1), (c, s, small, 1), small)
             self.multiply(launch, wide, (y, row, column), (a, x), (poly, small, 1), (1.0, x, row, column), small)
             x, y = y, x
-        scales = (f32(step_size(t)), f32(t.weight_decay))
-        launch("step", t.param, t.master, x, t.step, u64(n), *scales, grid=grid, block=block)
+        return x
 
     def multiply(self, launch, shape, *parts):
         launch("naive_product", *product(shape, *parts), **over(shape))

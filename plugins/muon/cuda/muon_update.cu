@@ -10,6 +10,8 @@
 //
 // A Newton-Schulz round is three products: S = X X', poly = b S + c S S, X = a X + poly X.
 
+#include "muon.cuh"
+
 constexpr int TILE = 32;
 
 extern "C" __global__ void direction(float* x, float* m, float* sums, const float* grad, const Step* control, u64 n,
@@ -73,11 +75,6 @@ extern "C" __global__ void __launch_bounds__(TILE * TILE)
 }
 
 extern "C" __global__ void step(elem* param, float* master, const float* x, const Step* control, u64 n, float size,
-                                float weight_decay) {
-    u64 i = global_thread();
-    if (i >= n || control->ok == 0) return;
-    float w = master ? master[i] : float(param[i]);
-    w -= (float)control->lr * (size * x[i] + weight_decay * w);
-    if (master) master[i] = w;
-    param[i] = w;
+                                float weight_decay, float lr_factor) {
+    step_along(param, master, x, control, n, size, weight_decay, lr_factor);
 }

@@ -1,5 +1,5 @@
 // RMSNorm of the groups of queries and of keys in x (rows, E); the values are copied. Formulas: ../qk_norm.py.
-// With n = g * rstd and dn = dy * weight, over a group g:  dg = rstd * (dn - n * mean(dn * n)),  dweight = sum dy * n.
+// With n = g * rstd and dn = dy * (offset + weight), over a group g:  dg = rstd * (dn - n * mean(dn * n)),  dweight = sum dy * n.
 // dx may share dy's memory; dweight, which reads dy too, then runs before it.
 //
 // naive_forward, naive_dx   one thread a group: neighbouring threads read addresses a group apart
@@ -32,11 +32,14 @@ struct Place {
     }
 };
 
+// The factor of a normed element: 1 without a weight.
+__device__ inline float factor(const elem* weight, int c, float offset) { return weight ? offset + float(weight[c]) : 1; }
+
 // --- naive ---------------------------------------------------------------------------------------------------------
 
 // y, x: (rows, E); rstd: (rows, queries + keys); q: (Q), k: (K), the weights
 extern "C" __global__ void naive_forward(elem* y, float* rstd, const elem* x, const elem* q, const elem* k, int rows,
-                                         int queries, int keys, int Q, int K, float eps) {
+                                         int queries, int keys, int Q, int K, float eps, float offset) {
     Groups g = {queries, keys, Q, K};
     u64 i = global_thread();
     if (i >= (u64)rows * g.count()) return;
@@ -51,12 +54,12 @@ extern "C" __global__ void naive_forward(elem* y, float* rstd, const elem* x, co
     float squares = 0;
     for (int c = 0; c < p.size; c++) squares += x[c] * x[c];
     float r = 1 / sqrtf(squares / p.size + eps);
-    for (int c = 0; c < p.size; c++) y[c] = x[c] * r * weight[c];
+    for (int c = 0; c < p.size; c++) y[c] = x[c] * r * factor(weight, c, offset);
     rstd[p.stat] = r;
 }
 
 extern "C" __global__ void naive_dx(elem* dx, const elem* dy, const elem* x, const elem* q, const elem* k,
-                                    const float* rstd, int rows, int queries, int keys, int Q, int K) {
+                                    const float* rstd, int rows, int queries, int keys, int Q, int K, float offset) {
     Groups g = {queries, keys, Q, K};
     u64 i = global_thread();
     if (i >= (u64)rows * g.count()) return;
@@ -70,8 +73,8 @@ extern "C" __global__ void naive_dx(elem* dx, const elem* dy, const elem* x, con
     }
     const elem* weight = p.group < queries ? q : k;
     float r = rstd[p.stat], along_n = 0;  // mean(dn * n)
-    for (int c = 0; c < p.size; c++) along_n += dy[c] * weight[c] * x[c] * r / p.size;
-    for (int c = 0; c < p.size; c++) dx[c] = r * (dy[c] * weight[c] - x[c] * r * along_n);
+    for (int c = 0; c < p.size; c++) along_n += dy[c] * factor(weight, c, offset) * x[c] * r / p.size;
+    for (int c = 0; c < p.size; c++) dx[c] = r * (dy[c] * factor(weight, c, offset) - x[c] * r * along_n);
 }
 
 // dweight: of the groups from `first`, `count` in number, `size` wide, which start at element `from` of a row
@@ -94,7 +97,7 @@ extern "C" __global__ void naive_dweight(float* dweight, const elem* dy, const e
 // block (32, warps): one warp a group
 extern "C" __global__ void warp_forward(elem* __restrict__ y, float* __restrict__ rstd, const elem* __restrict__ x,
                                         const elem* __restrict__ q, const elem* __restrict__ k, int rows, int queries,
-                                        int keys, int Q, int K, float eps) {
+                                        int keys, int Q, int K, float eps, float offset) {
     Groups g = {queries, keys, Q, K};
     u64 i = global_row();
     if (i >= (u64)rows * g.count()) return;  // a whole warp leaves, so that the others' sums are over 32 lanes
@@ -112,9 +115,9 @@ extern "C" __global__ void warp_forward(elem* __restrict__ y, float* __restrict_
         for (int j = 0; j < WIDTH; j++) squares += in[j] * in[j];
     }
     float r = rsqrtf(warp_sum(squares) / p.size + eps);
-    for (int c = threadIdx.x * WIDTH; c < p.size; c += 32 * WIDTH) {  // x comes from cache here
-        auto in = load<WIDTH>(x + c), scale = load<WIDTH>(weight + c);
-        for (int j = 0; j < WIDTH; j++) in[j] = in[j] * r * scale[j];
+    for (int c = threadIdx.x * WIDTH; c < p.size; c += 32 * WIDTH) {  // x is in the cache here
+        auto in = load<WIDTH>(x + c), scale = held(weight + c, weight != nullptr);
+        for (int j = 0; j < WIDTH; j++) in[j] = in[j] * r * (weight ? offset + scale[j] : 1);
         store(y + c, in);
     }
     if (threadIdx.x == 0) rstd[p.stat] = r;
@@ -122,7 +125,7 @@ extern "C" __global__ void warp_forward(elem* __restrict__ y, float* __restrict_
 
 extern "C" __global__ void warp_dx(elem* dx, const elem* dy, const elem* __restrict__ x, const elem* __restrict__ q,
                                    const elem* __restrict__ k, const float* __restrict__ rstd, int rows, int queries,
-                                   int keys, int Q, int K) {
+                                   int keys, int Q, int K, float offset) {
     Groups g = {queries, keys, Q, K};
     u64 i = global_row();
     if (i >= (u64)rows * g.count()) return;
@@ -137,13 +140,16 @@ extern "C" __global__ void warp_dx(elem* dx, const elem* dy, const elem* __restr
     const elem* weight = p.group < queries ? q : k;
     float r = rstd[p.stat], along_n = 0;
     for (int c = threadIdx.x * WIDTH; c < p.size; c += 32 * WIDTH) {
-        auto in = load<WIDTH>(x + c), above = load<WIDTH>(dy + c), scale = load<WIDTH>(weight + c);
-        for (int j = 0; j < WIDTH; j++) along_n += above[j] * scale[j] * in[j];
+        auto in = load<WIDTH>(x + c), above = load<WIDTH>(dy + c), scale = held(weight + c, weight != nullptr);
+        for (int j = 0; j < WIDTH; j++) along_n += above[j] * (weight ? offset + scale[j] : 1) * in[j];
     }
     along_n = warp_sum(along_n) * r / p.size;
     for (int c = threadIdx.x * WIDTH; c < p.size; c += 32 * WIDTH) {
-        auto in = load<WIDTH>(x + c), above = load<WIDTH>(dy + c), scale = load<WIDTH>(weight + c);
-        for (int j = 0; j < WIDTH; j++) in[j] = r * (above[j] * scale[j] - in[j] * r * along_n);
+        auto in = load<WIDTH>(x + c), above = load<WIDTH>(dy + c), scale = held(weight + c, weight != nullptr);
+            for (int j = 0; j < WIDTH; j++) {
+            float dn = above[j] * (weight ? offset + scale[j] : 1);
+            in[j] = r * (dn - in[j] * r * along_n);
+        }
         store(dx + c, in);
     }
 }

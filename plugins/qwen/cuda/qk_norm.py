@@ -15,7 +15,7 @@ class QkNormNaive(Variant):
     inplace = {"dqkv": "dy"}
 
     def forward(self, t, launch):
-        arguments = (t.y, t.rstd, t.qkv, t.q_weight, t.k_weight, *sizes(t), f32(t.eps))
+        arguments = (t.y, t.rstd, t.qkv, t.q_weight, t.k_weight, *sizes(t), f32(t.eps), f32(t.offset))
         launch("naive_forward", *arguments, grid=cdiv(groups(t), 64), block=64)
 
     def backward(self, t, launch):
@@ -23,7 +23,7 @@ class QkNormNaive(Variant):
             arguments = (dweight, t.dy, t.qkv, t.rstd, *columns(t, *which), i32(add))
             launch("naive_dweight", *arguments, grid=cdiv(which[-1], 64), block=64)
         if t.dqkv is not None:
-            arguments = (t.dqkv, t.dy, t.qkv, t.q_weight, t.k_weight, t.rstd, *sizes(t))
+            arguments = (t.dqkv, t.dy, t.qkv, t.q_weight, t.k_weight, t.rstd, *sizes(t), f32(t.offset))
             launch("naive_dx", *arguments, grid=cdiv(groups(t), 64), block=64)
 
 
@@ -38,7 +38,7 @@ class QkNormWarp(Variant):
     ]
 
     def forward(self, t, launch):
-        arguments = (t.y, t.rstd, t.qkv, t.q_weight, t.k_weight, *sizes(t), f32(t.eps))
+        arguments = (t.y, t.rstd, t.qkv, t.q_weight, t.k_weight, *sizes(t), f32(t.eps), f32(t.offset))
         launch("warp_forward", *arguments, **self.by_group(t))
 
     def workspace(self, t):
@@ -53,7 +53,7 @@ class QkNormWarp(Variant):
             arguments = (dweight, sums, i32(slices), i32(size), i32(add))
             launch("warp_dweight", *arguments, **by_column(size))
         if t.dqkv is not None:
-            arguments = (t.dqkv, t.dy, t.qkv, t.q_weight, t.k_weight, t.rstd, *sizes(t))
+            arguments = (t.dqkv, t.dy, t.qkv, t.q_weight, t.k_weight, t.rstd, *sizes(t), f32(t.offset))
             launch("warp_dx", *arguments, **self.by_group(t))
 
     def by_group(self, t):

@@ -9,7 +9,7 @@ from core.testing import check_op, check_variant, load_registry
 
 REGISTRY = load_registry(only=["llama", "qwen"])
 # examples that are enough for kernels here, of the op's and then the variant's own; for all: `core check qk_norm`
-ENOUGH = {"naive": (1,), "warp": (1, -2, -1)}
+ENOUGH = {"naive": (1, 3), "warp": (1, 3, -2, -1)}
 
 
 def test_the_cpu_variants_pass_the_check() -> None:

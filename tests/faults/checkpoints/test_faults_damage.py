@@ -107,17 +107,26 @@ def runs_files(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 # The only places that run code that they read, and why that is not a file's from outside.
 OWN_SOURCE = "compiles the source of a variant that is loaded, with one change, for the op check's own test"
-HOST = "a problem of core judge is the host's own program; what is judged is CUDA alone"
+HOST = "a problem of core judge and a puzzle are their author's own programs; what is judged is CUDA alone"
+ANSWER = "a student's own answer, on her own machine, in a process of its own"
+PICTURE = "the course's own pages and solutions, run when its pictures are drawn again"
 NO_PICKLE = "a user's .npy, read with allow_pickle=False"
 RUNS_CODE = {
-    ("core/judge/problem.py", "compile"): HOST,
-    ("core/judge/problem.py", "exec"): HOST,
+    ("core/testing/author_file.py", "compile"): HOST,
+    ("core/testing/author_file.py", "exec"): HOST,
+    ("core/testing/python_tasks.py", "compile"): ANSWER,
+    ("core/testing/python_tasks.py", "exec"): ANSWER,
+    ("core/data/array_files.py", "np.load"): NO_PICKLE,
+    ("core/data/array_files.py", "allow_pickle"): NO_PICKLE,
     ("core/cli/sim.py", "np.load"): NO_PICKLE,
     ("core/cli/sim.py", "allow_pickle"): NO_PICKLE,
     ("plugins/mutants/launchers.py", "compile"): OWN_SOURCE,
     ("plugins/mutants/launchers.py", "exec"): OWN_SOURCE,
     ("core/testing/graph_faults.py", "compile"): OWN_SOURCE,
     ("core/testing/graph_faults.py", "exec"): OWN_SOURCE,
+    ("plugins/course/pictures/source.py", "compile"): PICTURE,
+    ("plugins/course/pictures/source.py", "exec"): PICTURE,
+    ("plugins/course/pictures/today.py", "exec"): PICTURE,
 }
 
 

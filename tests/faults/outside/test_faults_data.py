@@ -25,7 +25,7 @@ from core.tokenizers.recorded import load_tokenizer
         (lambda: shard("a.bin", magic=7), "expected a token shard with magic number 20240520"),
         (lambda: shard("a.bin", magic=20240326), "got a model checkpoint of llm.c"),
         (lambda: shard("a.bin", version=9), "expected version 1"),
-        (lambda: Path("a.bin").write_bytes(shard("a.bin")[:-3]), "truncated: the header says 400 tokens, so expected"),
+        (lambda: Path("a.bin").write_bytes(shard("a.bin")[:-3]), "truncated: its header has 400 tokens, so expected"),
         (lambda: Path("a.bin").write_bytes(shard("a.bin") + b"xx"), "too long"),
         (lambda: shard("a.bin", []), "zero tokens"),
         (lambda: shard("a.bin", count=-1), "truncated"),
@@ -91,12 +91,12 @@ def test_a_shard_beyond_2_gib_and_2_to_the_31_tokens(tmp_path: Path, count: int)
     drawn = TokenSource([path], B=1, T=999, vocab=50257)
     assert drawn.tokens == count and drawn.sequences == (count - 1) // 999
     last = drawn.sequences - 1
-    tokens = drawn._window(*drawn._locate(last), 999)
+    tokens = drawn.window(*drawn._locate(last), 999)
     start = last * 999
     want = np.concatenate([np.zeros(count - 1000 - start, "<u2"), tail])[:1000]
     assert start > count - 3000 and np.array_equal(tokens, want)
     os.truncate(path, HEADER_BYTES + 2 * count - 2)
-    with pytest.raises(DataError, match="the header says"):
+    with pytest.raises(DataError, match="its header has"):
         open_shard(path)
 
 
@@ -104,7 +104,7 @@ def test_data_of_another_tokenizer_than_the_models(core: Core) -> None:
     """Of the config, and of the checkpoint that a run goes on from."""
     core("data", "prepare", "text.txt", "--tokenizer", "bpe", "--vocab-size", "257", "--out", "d", code=0, makes=True)
     train_on('"d/*.bin"')
-    core(*TRAIN, code=6, says=["were made with", "the config asks for bytes"])
+    core(*TRAIN, code=6, says=["were made with", "the config has bytes"])
     write("run.toml", CONFIG)
     core(*TRAIN, "--set", "train.checkpoint_every=1", code=0, makes=True)
     write("run.toml", CONFIG, ('"text.txt"', '"d/*.bin"'), ('"val.txt"', '"d/*.bin"'), ('"bytes"', '"bpe"'))
@@ -166,12 +166,14 @@ def test_another_number_of_ranks_draws_and_validates_the_same(ranks: int) -> Non
     parts = TokenSource(tokens, B=24 // ranks, T=10, seed=3)
     for step in (0, 3, 20, 21, 400):  # 20 and 21: the end of an epoch of 503 sequences
         drawn = [parts.batch(step, rank=rank, ranks=ranks) for rank in range(ranks)]
-        for got, want in zip(zip(*drawn, strict=True), whole.batch(step), strict=True):
+        for got, want in zip(zip(*(d.values() for d in drawn), strict=True), whole.batch(step).values(), strict=True):
             assert np.array_equal(np.concatenate(got), want)
     want = [*range(1, 4100), *range(5001, 5950)]
     for B, T, count in ((1, 7, 1000), (3, 10, 4200), (5, 64, 10**9)):
         source = TokenSource(tokens, B=B, T=T, least=2)
         lists = [list(source.val_batches(count, rank=rank, ranks=ranks)) for rank in range(ranks)]
         assert len({len(batches) for batches in lists}) == 1
-        rows = [y[row] for batches in zip(*lists, strict=True) for _, y in batches for row in range(B)]
+        rows = [
+            y[row] for batches in zip(*lists, strict=True) for b in batches for y in [b["targets"]] for row in range(B)
+        ]
         assert np.concatenate([row[row >= 0] for row in rows]).tolist() == want[:count]

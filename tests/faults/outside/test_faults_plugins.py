@@ -47,11 +47,11 @@ def test_two_plugins_bring_one_op(core: Core, site: Callable[[str, str], None]) 
 def test_a_hook_with_other_arguments_or_another_version(core: Core) -> None:
     write("hook.py", PLUGIN + "\ndef core_step_end(run, step, metrix): ...\n")
     core(*TRAIN, "--plugin", "hook.py", code=3, says=[
-        "written: def core_step_end(run, step, metrix)", "specified: def core_step_end(run, step, metrics)",
+        "written: def core_step_end(run, step, metrix)", "specified: def core_step_end(run, step, metrics, training)",
         "hook.py:24",
     ])  # fmt: skip
     write("newer.py", "core_api = 2\n" + PLUGIN)
-    core(*TRAIN, "--plugin", "newer.py", code=3, says=["it states core_api = 2; this corelm speaks 1"])
+    core(*TRAIN, "--plugin", "newer.py", code=3, says=["core_api = 2; this version of corelm has core_api = 1"])
 
 
 OUTSIDE = "leads out of the plugin's folder"

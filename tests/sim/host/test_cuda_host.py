@@ -25,12 +25,12 @@ class Old(Variant):
 out([d.describe(), d.arch, d.precisions, d.sms, d.can_run(Old())])
 """)
     assert words == "Stub GPU, sm_90a, 132 multiprocessors, 1.0 GiB, driver for CUDA 13.0"
-    assert (arch, precisions, sms) == ("sm_90a", ["f32", "bf16"], 132)
+    assert (arch, precisions, sms) == ("sm_90a", ["f32", "bf16", "fp16"], 132)
     assert why == "it needs sm_80, and this GPU is sm_90a"
 
 
-def test_turing_computes_in_f32_only(host):
-    assert host("out(CudaDevice().precisions)", STUB_CHIP="75") == ["f32"]
+def test_turing_computes_in_f32_and_fp16(host):
+    assert host("out(CudaDevice().precisions)", STUB_CHIP="75") == ["f32", "fp16"]
 
 
 def test_memory_is_zeroed_aligned_and_given_back(host):

@@ -37,13 +37,17 @@ BAD = [  # what replaces what in GOOD, and what the message says
     ("betas = [0.9, 0.95]", "betas = [0.9, nan]", "[optimizer] betas: expected a number, true or false"),
     ('name = "adamw"', "", "[optimizer] name: missing"),
     ("B = 4", "B = 0", "[dims] B: expected a whole number >= 1, got 0"),
-    ("B = 4", "B = true", "[dims] B: expected a number >= 0 or arithmetic over the dims, got true"),
+    ("B = 4", "B = true", "[dims] B: expected a number >= 0, arithmetic over the dims, or a list of these, got true"),
     ("B = 4", '"B b" = 4', '[dims] "B b": expected a name'),
-    ('train = "a.txt"', "train = []", "[data] train: expected a string or a list of strings that is not empty"),
+    (
+        'train = "a.txt"',
+        "train = []",
+        "[data] train: expected a string, a list of strings that is not empty, or a table of them by input",
+    ),
     (
         'train = "a.txt"',
         'train = ["a", 3]',
-        "[data] train: expected a string or a list of strings that is not empty, got the",
+        "[data] train: expected a string, a list of strings that is not empty, or a table of them by input, got the",
     ),
     ('train = "a.txt"', 'train = "a\\u0000b"', "holds a NUL character"),
     ('model = "gpt2_124m"', "model = 124", "run.toml model: expected a string that is not empty, got 124; write it in"),
@@ -52,7 +56,7 @@ BAD = [  # what replaces what in GOOD, and what the message says
     (
         'model = "gpt2_124m"',
         'model = "x"\nprecision = "bf61"',
-        'one of "bf16", "f32", "f64", got the string "bf61"; did you',
+        'one of "auto", "bf16", "f32", "f64", "fp16", got the string "bf61"; did you',
     ),
     ('model = "gpt2_124m"', 'model = "x"\n[trian]\nsteps = 1', 'run.toml trian: unknown key; did you mean "train"?'),
     ('model = "gpt2_124m"', 'model = "x"\ntrain = 3', "Cannot"),  # twice: TOML's own error
@@ -164,7 +168,7 @@ def test_sizes_that_the_model_settles_wait_for_it(write):
 def test_a_precision_that_the_device_lacks_is_refused(write):
     assert "precision (default)" not in refused(write(GOOD), "precision=bf16")
     assert '--set precision=bf16: expected one of f32, f64 on cpu, got "bf16"' in refused("run.toml", "precision=bf16")
-    assert "expected one of f32, bf16 on cuda" in refused("run.toml", "precision=f64", device="cuda")
+    assert "expected one of f32, bf16, fp16 on cuda" in refused("run.toml", "precision=f64", device="cuda")
 
 
 def test_validation_needs_something_to_validate_on(write):
@@ -191,9 +195,9 @@ def test_an_unknown_device_is_refused(write):
         ("train.freeze=[a", "the value is not TOML"),
         ("train.steps", "expected KEY=VALUE"),
         ("=3", "expected KEY=VALUE"),
-        ("train..steps=3", "is no dotted key"),
-        ("a b=3", "is no dotted key"),
-        ("x]\n[train=3", "is no dotted key"),
+        ("train..steps=3", "is not a dotted key"),
+        ("a b=3", "is not a dotted key"),
+        ("x]\n[train=3", "is not a dotted key"),
         ("train.steps=3\nlog_every=7", "expected a whole number"),
         ("extends=tiny", "extends is for files"),
         ("train.sample_prompt=\udcff", "is not Unicode text"),
@@ -218,6 +222,11 @@ def test_a_wrong_override_is_reported_like_a_wrong_file(write, override, says):
 def test_a_missing_config_names_the_shipped_ones(write, name, says):
     message = refused(name)
     assert says in message and "gpt2_124m_fineweb" in message
+
+
+def test_a_folder_for_a_config_is_answered_with_the_configs_in_it(tmp_path):
+    (tmp_path / "config.resolved.toml").write_text("")
+    assert "run/config.resolved.toml" in refused(str(tmp_path)).replace(str(tmp_path), "run")
 
 
 ADAMW = {

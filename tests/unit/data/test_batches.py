@@ -15,18 +15,18 @@ from core.data import TokenSource, diff_description, source
 def test_an_epoch_draws_every_sequence_once_and_the_next_in_another_order():
     drawn = TokenSource(pieces(101, 57, 5, 80), B=1, T=10, seed=3)
     assert drawn.sequences == 10 + 5 + 0 + 7
-    starts = [int(drawn.batch(step)[0][0, 0]) for step in range(44)]
+    starts = [int(drawn.batch(step)["tokens"][0, 0]) for step in range(44)]
     want = [*range(0, 100, 10), *range(101, 151, 10), *range(163, 233, 10)]
     assert sorted(starts[:22]) == sorted(starts[22:]) == want
     assert starts[:22] != starts[22:] and starts[:22] != sorted(starts[:22])
     other = TokenSource(pieces(101, 57, 5, 80), B=1, T=10, seed=4)
-    assert [int(other.batch(step)[0][0, 0]) for step in range(22)] != starts[:22]
+    assert [int(other.batch(step)["tokens"][0, 0]) for step in range(22)] != starts[:22]
 
 
 def test_targets_are_the_tokens_that_follow_and_never_cross_a_piece():
     drawn = TokenSource(pieces(101, 57), B=3, T=10)
     for step in range(5):
-        tokens, targets = drawn.batch(step)
+        tokens, targets = drawn.batch(step).values()
         assert np.array_equal(targets, tokens + 1)
         assert ((tokens[:, 0] < 101) == (targets[:, -1] < 101)).all()
 
@@ -35,7 +35,7 @@ def test_ranks_and_micro_steps_of_every_number_draw_the_same_sequences():
     def step_of(B: int, micro_steps: int, ranks: int, step: int) -> list[int]:
         drawn = TokenSource(pieces(1001), B=B, T=10, seed=1)
         batches = [drawn.batch(step, m, micro_steps, r, ranks) for m in range(micro_steps) for r in range(ranks)]
-        return np.concatenate([tokens[:, 0] for tokens, _ in batches]).tolist()
+        return np.concatenate([tokens[:, 0] for tokens, _ in map(dict.values, batches)]).tolist()
 
     for step in (0, 7, 12, 500):  # 12: across the end of an epoch
         want = step_of(8, 1, 1, step)
@@ -48,7 +48,7 @@ def test_a_batch_depends_on_nothing_but_its_number():
     a, b = (TokenSource(pieces(1001), B=2, T=10, seed=1) for _ in range(2))
     for step in range(30):
         a.batch(step)
-    assert all(np.array_equal(x, y) for x, y in zip(a.batch(31), b.batch(31), strict=True))
+    assert all(np.array_equal(x, y) for x, y in zip(a.batch(31).values(), b.batch(31).values(), strict=True))
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 16, 17, 100, 1000, 4097])
@@ -79,7 +79,7 @@ def test_validation_reads_a_number_of_tokens_in_order_whatever_the_batch():
     drawn = TokenSource(pieces(26, 14), B=2, T=10, least=2)
 
     def targets(tokens: int, B: int) -> list[int]:
-        batches = list(drawn.val_batches(tokens, B))
+        batches = [tuple(batch.values()) for batch in drawn.val_batches(tokens, B)]
         assert all(x.shape == y.shape == (B, 10) for x, y in batches)
         for x, y in batches:
             assert np.array_equal(y[y >= 0], x[y >= 0] + 1) and (x[y < 0] == 0).all()

@@ -14,7 +14,7 @@ from data_files import DIMS, Config, prepare_shards, write_shard
 
 from core.cli.data import command
 from core.data import digests as digests_module
-from core.data import open_data, source
+from core.data import open_data, token_source
 from core.data.shard_writer import ShardWriter
 from core.data.shards import format_for, open_shard, sha256_sidecar, verify_shard
 from core.errors import CheckFailed, DataError, UsageError
@@ -109,7 +109,7 @@ def test_an_id_beyond_the_vocabulary_names_the_shard_and_the_place(tmp_path, mon
     message = r"bad\.bin: .*300, got 65,535 at token 777 \(byte 2,578\)"
     with pytest.raises(DataError, match=message):
         open_data(Config(str(path), tokenizer="gpt2"), dims=DIMS)
-    monkeypatch.setattr(source, "UP_FRONT_TOKENS", 10)  # as if the shard were too large to look at first
+    monkeypatch.setattr(token_source, "UP_FRONT_TOKENS", 10)  # as if the shard were too large to look at first
     drawn = open_data(Config(str(path), tokenizer="gpt2"), dims=DIMS).train
     with pytest.raises(DataError, match=message):
         for step in range(63):
@@ -141,7 +141,7 @@ def test_data_of_another_tokenizer_is_refused(tmp_path):
     assert prepare_shards(b, "--tokenizer", "bytes", str(tmp_path / "a.txt")).exit_code == 0
     with pytest.raises(DataError, match="two tokenizers"):
         open_data(Config([str(a / "*.bin"), str(b / "*.bin")]), dims=DIMS)
-    with pytest.raises(DataError, match="made with bpe .* the config asks for bytes"):
+    with pytest.raises(DataError, match="made with bpe .* the config has bytes"):
         open_data(Config(str(a / "*.bin"), tokenizer="bytes"), dims=DIMS)
     with pytest.raises(DataError, match="made with bpe .* the run with bytes"):
         open_data(Config(str(a / "*.bin"), tokenizer=["gpt2", "bpe"]), dims=DIMS, tokenizer=bytes_tokenizer())

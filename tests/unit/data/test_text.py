@@ -102,13 +102,13 @@ def test_a_damaged_cache_entry_is_made_again_with_a_note(tmp_path):
 def test_without_a_writable_cache_everything_works_with_a_note(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
     path.write_text("hello " * 20)
-    want = open_data(Config(str(path), tokenizer="bpe"), dims=DIMS).train.batch(3)
+    want = open_data(Config(str(path), tokenizer="bpe"), dims=DIMS).train.batch(3).values()
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("CORELM_CACHE", str(blocked / "cache"))  # a file in the way: true for root too
     data = open_data(Config(str(path), tokenizer="bpe"), dims=DIMS)
     assert any("cannot be written" in note for note in data.notes)
-    assert all(np.array_equal(a, b) for a, b in zip(data.train.batch(3), want, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(data.train.batch(3).values(), want, strict=True))
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, OSError(28, "No space left on device")])
@@ -162,6 +162,6 @@ def test_builtin_needs_nothing_and_validates_on_another_part():
     assert data.tokenizer.kind == "bpe" and data.tokenizer.vocab_size == 512
     assert "passed over gpt2" in data.notes[0]
     assert not any("share" in note for note in data.notes)
-    tokens, targets = data.train.batch(0)
+    tokens, targets = data.train.batch(0).values()
     assert tokens.shape == targets.shape == (4, 64) and tokens.dtype == np.int32
     assert " ".join(data.tokenizer.decode(row) for row in tokens).isprintable() is False  # lines, that is: text

@@ -120,7 +120,7 @@ REFUSALS = {
     "a tie that forgets the padding": ([('features = "P", bias', "features = 64, bias")], ["(64, 32)", "padded from"]),
     "ties in a circle": ([('"wte.weight"', '"logits.weight"')], ["circle", "logits.weight -> logits.weight"]),
     "an unknown loss": ([('= "loss"', '= "los"')], ["model.toml:4 loss", 'did you mean "loss"']),
-    "a loss that is an activation": ([('= "loss"', '= "ln_f"')], ['"ln_f"', "is no loss", "acc"]),
+    "a loss that is an activation": ([('= "loss"', '= "ln_f"')], ['"ln_f"', "is not a loss", "acc"]),
     "unknown logits": ([('= "logits"', '= "logit"')], ["model.toml:3 logits", 'did you mean "logits"']),
     "neither loss nor logits": ([('logits = "logits"\n', ""), ('loss   = "loss"\n', "")], ["neither"]),
     "an unknown init rule": ([('"normal(0.02 / sqrt(2*L))"', '"nromal(1)"')], ["[init] h.*.qkv.weight", '"normal"']),
@@ -200,7 +200,7 @@ def test_lines_of_keys_are_found_under_every_way_to_write_a_table():
 
 
 def test_what_is_deep_or_long_is_built_or_refused(tmp_path, registry):
-    """Besides what tests/faults/test_fuzz.py alters."""
+    """Besides what tests/faults/fuzz/test_fuzz_toml.py alters."""
 
     def attempt(text: str) -> None:
         path = tmp_path / "long.toml"

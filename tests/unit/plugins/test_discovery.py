@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 from plugin_files import LONE_VARIANT, OP, install, op_plugin, refused, write
 
+import core.devices.residents
+import core.resident_rows
+import core.view.lenses
 from core.errors import UsageError
-from core.loader import load_registry
+from core.hooks import SPECS
+from core.loader import import_plugin, load_registry
 from core.op import Reference
 
 
@@ -21,6 +25,13 @@ def test_built_in_ops_come_through_the_plugin_door() -> None:
     assert (first.name, first.kind, first.status, first.origin) == ("ops", "built-in", "loaded", "corelm")
     assert first.brings["ops"] == [name for name in registry.ops if registry.ops[name].origin == "corelm"]
     assert all(v.origin == "corelm" for v in registry.variants[first.brings["ops"][0]].values())
+
+
+def test_every_hook_has_a_resident() -> None:
+    """A shipped plugin, or a module of the core that defines the hook: none is there for outsiders alone."""
+    rows = [core.devices.residents, core.resident_rows, core.view.lenses]
+    modules = [*rows, *(import_plugin(record.candidate) for record in load_registry().plugins)]
+    assert not [name for name in SPECS if not any(hasattr(module, name) for module in modules)]
 
 
 def test_every_op_that_is_not_fused_has_exactly_one_reference() -> None:
@@ -75,7 +86,7 @@ def test_a_step_hook_gets_the_arguments_that_it_asks_for(tmp_path: Path) -> None
         tmp_path / "mine.py",
         "SEEN = []\ndef core_step_end(step, own=3, metrics=None):\n    SEEN.append((step, metrics))\n",
     )
-    (hook,) = load_registry([path]).step_hooks
+    (hook,) = [one for one in load_registry([path]).step_hooks if one.plugin == "mine"]
     hook("the run", 7, {"loss": 1.0})
     assert hook.plugin == "mine"
     (written,) = hook.hook.get_hookimpls()
@@ -113,7 +124,7 @@ def test_a_name_that_switches_nothing_is_an_error(site: Path, monkeypatch: pytes
         ("def core_ops(registry):\n    return []\n",
          ["written: def core_ops(registry)", "specified: def core_ops()", "mine.py:1"]),
         ("def core_step_end(run, stp, metrics): ...\n",
-         ["written: def core_step_end(run, stp, metrics)", "specified: def core_step_end(run, step, metrics)"]),
+         ["written: def core_step_end(run, stp, metrics)", "specified: def core_step_end(run, step, metrics, tr"]),
         ("def core_step_end(**everything): ...\n", ["written: def core_step_end(**everything)"]),
         ("def core_ops():\n    yield 1\n", ["specified: def core_ops()"]),
         ("async def core_ops():\n    return []\n", ["written: async def core_ops()"]),
@@ -123,7 +134,7 @@ def test_a_name_that_switches_nothing_is_an_error(site: Path, monkeypatch: pytes
         ("def core_optimizers():\n    return [object()]\n", ["derived from Optimizer"]),
         ("def core_commands():\n    return [print]\n", ["expected a click.Command"]),
         ("x = 1\n", ["defines no hook", "core_ops"]),
-        ("core_api = 2\ndef core_ops():\n    return []\n", ["core_api = 2", "speaks 1"]),
+        ("core_api = 2\ndef core_ops():\n    return []\n", ["core_api = 2", "has core_api = 1"]),
     ],
 )  # fmt: skip
 def test_a_hook_that_would_be_misread_is_refused(tmp_path: Path, text: str, words: list[str]) -> None:

@@ -6,7 +6,7 @@
 constexpr int TILE = 64, TILE_DEPTH = 16, TILE_THREADS = 256;
 
 // TILE_DEPTH x TILE elements of an operand, the summed index first, so that a thread's 4 are contiguous. The 4 floats
-// behind each row keep 16-byte alignment, and let a warp that writes a column reach 8 banks where it would reach one.
+// after each row keep 16-byte alignment, and let a warp that writes a column reach 8 banks where it would reach one.
 using Tile = float[TILE_DEPTH][TILE + 4];
 
 struct Straight {
@@ -14,8 +14,7 @@ struct Straight {
 };
 
 // An operand of `rows` x `depth` elements, whose depth is summed over. DEEP: neighbours in memory follow the depth, and
-// rows are `stride` apart; else the other way round. far(i): the number of the line, of those that are `stride` apart,
-// that comes as the i-th.
+// rows are `stride` apart; else the reverse. far(i): the number of the i-th line, of those that are `stride` apart.
 template <bool DEEP, class Far = Straight>
 struct Operand {
     const elem* data;

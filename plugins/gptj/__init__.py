@@ -1,0 +1,7 @@
+"""GPT-J, 2021."""
+
+from pathlib import Path
+
+
+def core_models():
+    return sorted((Path(__file__).parent / "models").glob("*.toml"))

@@ -1,0 +1,41 @@
+"""fp16 on tensor cores of Turing (T4, RTX 20), which has half as deep products and no cp.async: the kernels as they are
+compiled for it, in the simulator."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.device.simulated import SimDevice
+from core.devices import SIM, DeviceKind
+from core.loader import load_registry
+from core.registry import Registry
+from core.testing.check import check_variant
+
+TURING = DeviceKind(
+    "turing", runs="cuda", precisions=SIM.precisions, opener=lambda: SimDevice(target="compute_75"), compiles=True,
+    simulated=True,
+)  # fmt: skip
+# the variants with code of its own there, and examples of the op and of the variant itself that reach it
+TENSOR_CORES = {
+    "matmul.mma": (1, -2), "mlp_gelu.mma": (-2,), "head_loss.mma": (-3,), "attention.flash": (-3, -1)
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    loaded = load_registry(only=())
+    loaded.devices = {**loaded.devices, TURING.name: TURING}
+    return loaded
+
+
+@pytest.mark.parametrize("name", TENSOR_CORES)
+def test_tensor_cores_of_turing_compute_the_op_in_fp16_and_in_no_other_type(registry: Registry, name: str) -> None:
+    op, _, variant = name.partition(".")
+    held = registry.variant(op, variant)
+    how = {"examples": TENSOR_CORES[name], "archs": ()}
+    report = check_variant(registry.op(op), held, registry, TURING.name, dtypes=("fp16",), **how)
+    assert report.passed, report.describe_failures()
+    assert report.checks["forward"][0] >= 1
+    for dtype in set(held.dtypes) - {"fp16"}:
+        other = check_variant(registry.op(op), held, registry, TURING.name, dtypes=(dtype,), **how)
+        assert "forward" not in other.checks and other.skipped
