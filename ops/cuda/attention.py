@@ -83,7 +83,7 @@ class AttentionOnline(Variant):
     ]
 
     def why_not(self, t):
-        return f"heads of {t.D} columns; at most {WIDEST} fit shared memory" if t.D > WIDEST else None
+        return f"heads have {t.D} columns; shared memory has room for {WIDEST}" if t.D > WIDEST else None
 
     def forward(self, t, launch):
         self.append(t, launch)
@@ -131,8 +131,8 @@ class AttentionFlash(AttentionOnline):
     def why_not(self, t):
         widest = max(SHAPES[t.qkv.dtype])
         if widest < t.D:
-            return f"heads of {t.D} columns; at most {widest} fit shared memory and registers in {t.qkv.dtype}"
-        return f"heads of {t.D} columns, which is no multiple of 8: they do not start on 16 bytes" if t.D % 8 else None
+            return f"heads have {t.D} columns; shared memory and registers have room for {widest} in {t.qkv.dtype}"
+        return f"heads have {t.D} columns, not a multiple of 8: rows are not aligned to 16 bytes" if t.D % 8 else None
 
     def forward(self, t, launch):
         self.append(t, launch)

@@ -29,15 +29,15 @@ class AttentionSplit(AttentionOnline):
     def why_not(self, t):
         queries, wide = t.T * t.heads // t.kv_heads, WIDEST[t.qkv.dtype]
         if t.start is None:
-            return "all tokens at once: their keys are in no cache"
+            return "no KV cache: all tokens are computed at once"
         if t.documents is not None:
-            return "documents, which a cache does not keep"
+            return "documents: a KV cache does not store them"
         if queries > MOST:
-            return f"{queries} queries that share keys; more than {MOST} are for tiles"
+            return f"{queries} queries share a key; the limit is {MOST}, tiled variants take more"
         if t.D > 256:
-            return f"heads of {t.D} columns; at most 256 fit registers"
+            return f"heads have {t.D} columns; registers have room for 256"
         return (
-            f"heads of {t.D} columns, which is no multiple of {wide}: they do not start on 16 bytes"
+            f"heads have {t.D} columns, not a multiple of {wide}: rows are not aligned to 16 bytes"
             if t.D % wide
             else None
         )

@@ -101,10 +101,12 @@ class MlpGeluRows(Variant):
 def refused(x, rows, depth):
     """The reason why so many rows of that depth are not for this kernel, or None."""
     if rows > MOST:
-        return f"{rows} rows; more than {MOST} are for tiles"
+        return f"{rows} rows; the limit is {MOST}, tiled variants take more"
     wide = WIDEST[x.dtype]
     return (
-        f"rows of {depth} elements, which is no multiple of {wide}: not all are on 16 bytes" if depth % wide else None
+        f"rows have {depth} elements, not a multiple of {wide}: not all are aligned to 16 bytes"
+        if depth % wide
+        else None
     )
 
 

@@ -73,7 +73,7 @@ class MlpGeluCublasLt(Variant):
     ]
 
     def why_not(self, t):
-        erf = 'its GELU is the one by tanh, and this is approx = "erf"' if t.approx == "erf" else None
+        erf = 'the library has GELU in its tanh form alone; this node has approx = "erf"' if t.approx == "erf" else None
         return missing() or erf or narrow(t.x, t.K, t.hidden, t.features)
 
     def workspace(self, t):

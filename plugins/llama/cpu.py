@@ -195,7 +195,7 @@ class RopeAttentionDecode(Variant):
 
     def why_not(self, t):
         reasons = {
-            f"{t.T} tokens at once; it is made for the few of a decoding step, {TOKENS} at most": t.T > TOKENS,
+            f"{t.T} tokens at once; the limit is {TOKENS}, those of a decoding step": t.T > TOKENS,
             "causal = false": not t.causal,
             "documents": t.documents is not None,
         }
