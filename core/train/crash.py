@@ -261,6 +261,6 @@ def crashed(job: Any, step: int, record: Any, batches: Batches, lr: float, spike
     if scale is not None and math.isfinite(lr) and not spike:
         hint = OVERFLOWED if math.isfinite(record.loss) else TOO_LARGE
     return NumericsError(
-        f"step {step}/{job.steps}: {numbers}{cause.what}; nothing was updated, and {newest}; {where}",
+        f"step {step}/{job.table.steps}: {numbers}{cause.what}; nothing was updated, and {newest}; {where}",
         hint=f"{hint}; --resume continues from the newest checkpoint",
     )

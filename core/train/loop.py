@@ -50,7 +50,9 @@ class Trainer:
         self.best_step: int | None = before.get("best_step")  # whose checkpoint is kept as the best
         self._best_before: tuple[float | None, int | None] = (None, None)  # the best one after a failed save
         self.saved: int | None = self.step or None  # the newest step that is on disk
-        self._sampler = import_module("core.train.sampling").sample if job.sample_every and job.tokenizer else None
+        self._sampler = (
+            import_module("core.train.sampling").sample if job.table.sample_every and job.tokenizer else None
+        )
         job.detector.load(before)
         self._seconds = 0.0  # of a step: a running mean, for the remaining time
         self._ahead: Sequence[Mapping[str, Array]] | None = None  # the next step's batches, drawn while this one ran
@@ -65,14 +67,14 @@ class Trainer:
         """The loop's state that later steps depend on, for a checkpoint beside tensors and `Job.state`."""
         return {
             "step": self.step,
-            "steps": self.job.steps,
+            "steps": self.job.table.steps,
             "seed": self.job.seed,
             "tokens": self.tokens,
             "updates": self.job.engine.updates,
             **self.job.engine.scaling.state(),
             "best_val": self.best_val,
             "best_step": self.best_step,
-            "best": self.job.best,
+            "best": self.job.table.best,
             "hooks": self.training.state,
             **self.job.detector.state(),
         }
@@ -85,25 +87,25 @@ class Trainer:
         """
         job = self.job
         begun = time.perf_counter()
-        if self.step >= job.steps:
-            job.display.line(f"nothing to do: {self.step} of {job.steps} steps are done")
+        if self.step >= job.table.steps:
+            job.display.line(f"nothing to do: {self.step} of {job.table.steps} steps are done")
         self._call_hooks("core_train_start", {})
         if job.ranks.leads:
             self.training.check_options()
-        while self.step < job.steps and not self._ends(stop):
+        while self.step < job.table.steps and not self._ends(stop):
             metrics = self._one_step()
             self.training.updated(self.step)
-            last = self.step == job.steps
+            last = self.step == job.table.steps
             before = time.perf_counter()
-            if self._due(job.val_every, last):
+            if self._due(job.table.val_every, last):
                 self._validate(metrics, stop)
-            if self._due(job.sample_every, last) and not self._ends(stop):
+            if self._due(job.table.sample_every, last) and not self._ends(stop):
                 self._sample(stop)
             job.run.metrics(metrics)
             self._call_hooks("core_step_end", metrics)
             ends = last or self._ends(stop)
-            at_end = ends and job.checkpoint_every != 0
-            if at_end or self._due(job.checkpoint_every, False) or self._best_is_now():
+            at_end = ends and job.table.checkpoint_every != 0
+            if at_end or self._due(job.table.checkpoint_every, False) or self._best_is_now():
                 self._save_or_warn(ends)
             self._say_refused()
             self._events += time.perf_counter() - before
@@ -141,7 +143,7 @@ class Trainer:
         batches = self._ahead if self._ahead is not None else job.batches(self.step)
         self._ahead = None
         job.ranks.states("forward and backward", long=self.step == self._first)
-        watched = job.health_every > 0 and (self.step + 1) % job.health_every == 0
+        watched = job.table.health_every > 0 and (self.step + 1) % job.table.health_every == 0
         record = job.engine.step(batches, lr, detector.limits_of_updates(), self._draw_ahead, watched)
         seconds = time.perf_counter() - begun
         self._roll_call(record, seconds - job.ranks.waited + waited)
@@ -151,8 +153,8 @@ class Trainer:
         if seen.spikes and (detector.action == ABORT or detector.stuck):
             raise self._crash(record, batches, lr, detector.ending(seen))
         self.step += 1
-        self.tokens += job.tokens_per_step
-        speed = job.tokens_per_step / seconds
+        self.tokens += job.table.tokens_per_step
+        speed = job.table.tokens_per_step / seconds
         metrics: dict[str, Any] = {
             "step": self.step,
             "loss": float(record.loss),
@@ -170,9 +172,11 @@ class Trainer:
             **scaled(record, job.engine.scaling),
             **({} if record.ok else {"skipped": True}),
         }
-        due = job.log_every > 0 and (self.step % job.log_every == 0 or self.step == job.steps or record.overflow)
-        job.display.step(step_line(metrics, job.steps, self._eta(seconds)), due)
-        if due or (watched and self.step // job.health_every % job.health_columns == 0):
+        due = job.table.log_every > 0 and (
+            self.step % job.table.log_every == 0 or self.step == job.table.steps or record.overflow
+        )
+        job.display.step(step_line(metrics, job.table.steps, self._eta(seconds)), due)
+        if due or (watched and self.step // job.table.health_every % job.health_columns == 0):
             self._write_health()
         self._warn(seen)
         return metrics
@@ -189,7 +193,7 @@ class Trainer:
 
     def _write_health(self) -> None:
         """The statistics that the device holds, into health.jsonl."""
-        if not self.job.health_every:
+        if not self.job.table.health_every:
             return
         from core.train.health_file import line_of
 
@@ -199,7 +203,7 @@ class Trainer:
 
     def _draw_ahead(self) -> None:
         """The next step's batches, drawn while the device computes this one. Their errors are the next step's."""
-        if self.step + 1 < self.job.steps:
+        if self.step + 1 < self.job.table.steps:
             self.job.ranks.states("reading batches")
             with contextlib.suppress(CoreError):
                 self._ahead = self.job.batches(self.step + 1)
@@ -219,7 +223,7 @@ class Trainer:
         """Seconds to the end: a running mean of step times, and the share of events between steps."""
         self._seconds = seconds if not self._seconds else self._seconds + 0.1 * (seconds - self._seconds)
         between = self._events / (self.step - self._first)
-        return (self.job.steps - self.step) * (self._seconds + between)
+        return (self.job.table.steps - self.step) * (self._seconds + between)
 
     def _crash(
         self, record: Record, batches: Sequence[Mapping[str, Array]], lr: float, spike: str = ""
@@ -261,14 +265,14 @@ class Trainer:
         if validation is None:
             return
         metrics |= validation[0]
-        value = validation[1][job.best] if job.best else metrics["val_loss"]
+        value = validation[1][job.table.best] if job.table.best else metrics["val_loss"]
         best = math.isfinite(value) and (self.best_val is None or value < self.best_val)
         if best:
             self._best_before = (self.best_val, self.best_step)
             self.best_val = value
             self.best_step = self.step if job.keep_best else None
         own = in_words(metrics.get("val_losses", {}))
-        said = f" (best{' ' * bool(job.best)}{job.best} so far)" if best else ""
+        said = f" (best{' ' * bool(job.table.best)}{job.table.best} so far)" if best else ""
         job.display.line(f"val loss {metrics['val_loss']:.4f}{own} over {metrics['val_tokens']:,} tokens{said}")
 
     def _sample(self, stop: Stop) -> None:
@@ -293,7 +297,7 @@ class Trainer:
             return
         self.saved = saved
         error = error or CheckpointError("another rank could not save its part of the checkpoint")
-        if last or self.job.save_errors != CONTINUE:
+        if last or self.job.table.save_errors != CONTINUE:
             raise error
         if self._best_is_now():  # the next validation is compared with the best one on disk
             self.best_val, self.best_step = self._best_before
@@ -332,7 +336,7 @@ class Trainer:
         if not job.ranks.leads:
             return
         job.display.line(f"saved {path} in {time.perf_counter() - begun:.1f} s")
-        retention = (job.keep_last, job.keep_every, self.best_step)
+        retention = (job.table.keep_last, job.table.keep_every, self.best_step)
         for problem in checkpoint.retain(job.run.checkpoints, self.step, *retention):
             job.display.line(f"warning: {problem}")
 
@@ -345,7 +349,7 @@ class Trainer:
             bad = list(dict.fromkeys(line for answer in answers for line in answer.splitlines()))
         if bad:
             raise NumericsError(
-                f"step {self.step}/{self.job.steps}: {', '.join(bad)} holds non-finite values after the update; "
+                f"step {self.step}/{self.job.table.steps}: {', '.join(bad)} holds non-finite values after the update; "
                 f"this step is not saved, and {self._newest()}",
                 hint="lower optimizer.lr, or check the optimizer; --resume continues from the newest checkpoint",
             )
@@ -353,7 +357,7 @@ class Trainer:
     def _closing(self, stop: Stop, seconds: float) -> str:
         """The last line: the steps done and the checkpoint that is on disk."""
         if self.training.ended and not stop.requested:
-            return f"ended after step {self.step}/{self.job.steps}: {self.training.ended}; in {self.job.run.path}"
+            return f"ended after step {self.step}/{self.job.table.steps}: {self.training.ended}; in {self.job.run.path}"
         if not stop.requested:
             return f"done: {self.step} steps in {duration(seconds)}, in {self.job.run.path}"
         if self.saved == self.step and self.step:
@@ -362,7 +366,7 @@ class Trainer:
             saved = f"step {self.step} is not saved (checkpoint_every = 0); the newest checkpoint is step {self.saved}"
         else:
             saved = "nothing is saved" + (" (checkpoint_every = 0)" if self.step else ": no step was done")
-        return f"ended by {stop.name} after step {self.step}/{self.job.steps}: {saved}"
+        return f"ended by {stop.name} after step {self.step}/{self.job.table.steps}: {saved}"
 
 
 def indented(text: str) -> str:

@@ -15,7 +15,7 @@ SAMPLE_STREAM = 1  # beside the run's seed: samples draw from a stream of their 
 
 def sample(job: Any, step: int, stop: Stop) -> tuple[dict[str, Any], str]:
     """(record, text with the prompt) of a `Job`'s sample at a step. UsageError for a prompt that is too long."""
-    prompt = prompt_ids(job.tokenizer, job.sample_prompt)
+    prompt = prompt_ids(job.tokenizer, job.table.sample_prompt)
     session = job.engine.session(1)
     room = session.room + 1 - len(prompt)
     if room < 1:
@@ -23,13 +23,13 @@ def sample(job: Any, step: int, stop: Stop) -> tuple[dict[str, Any], str]:
     continuation = generate(
         session,
         [prompt],
-        min(job.sample_tokens, room),
-        Sampling(temperature=job.sample_temperature, top_k=0, seed=sample_seed(job.seed, step)),
+        min(job.table.sample_tokens, room),
+        Sampling(temperature=job.table.sample_temperature, top_k=0, seed=sample_seed(job.seed, step)),
         vocabulary=job.tokenizer.vocab_size,
         cancelled=lambda: stop.requested,
     )[0]
-    text = job.sample_prompt + job.tokenizer.decode(continuation)
-    return {"step": step, "prompt": job.sample_prompt, "text": text, "tokens": [*prompt, *continuation]}, text
+    text = job.table.sample_prompt + job.tokenizer.decode(continuation)
+    return {"step": step, "prompt": job.table.sample_prompt, "text": text, "tokens": [*prompt, *continuation]}, text
 
 
 def sample_seed(seed: int, step: int) -> int:

@@ -30,8 +30,8 @@ from core.train.run import Run, choose_folder, claim, occupied
 from core.train.start import fill, find_weights, repair
 from core.train.wiring import (
     Parts,
-    best_of,
     build_engine,
+    check_best,
     check_new,
     find_data,
     keeps_best,
@@ -206,7 +206,7 @@ def checked_parts(
         check_fit(engine.report(plan))
     done = start.step if start else 0
     estimate = engine.ranks.decide(lambda: check_estimate(config, engine, plan, micro, done, arguments.long))
-    best_of(config, engine)
+    check_best(config, engine)
     check_new(config, engine)
     lr = learning_rate(config, registry)
     weights = find_weights(config, registry, engine) if start is None else None

@@ -26,8 +26,8 @@ class TrainingRun:
     def __init__(self, job: Job, step: int, resumed: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
         """resumed: the state that a checkpoint's hooks left, arrays: the hooks' tensors."""
         self._job = job
-        self.run, self.steps, self.ranks = job.run, job.steps, job.ranks.size
-        self.best, self.early_stop = job.best, job.early_stop
+        self.run, self.steps, self.ranks = job.run, job.table.steps, job.ranks.size
+        self.best, self.early_stop = job.table.best, job.table.early_stop
         self.step = step
         self.saved = step or None
         self.state: dict[str, Any] = dict(resumed)

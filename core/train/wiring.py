@@ -297,15 +297,14 @@ def keeps_best(config: RunConfig, data: Data) -> bool:
     return table.keep_best and table.val_every > 0 and table.checkpoint_every != 0 and data.val is not None
 
 
-def best_of(config: RunConfig, engine: Engine) -> str:
-    """[train] best. UsageError for a key that the model's [loss] does not have."""
+def check_best(config: RunConfig, engine: Engine) -> None:
+    """UsageError for a key in [train] best that the model's [loss] does not have."""
     best, keys = config.train.best, list(dict.fromkeys(engine.graph.terms.values()))
     if best and best not in keys:
         raise UsageError(
             f'{config.where("train.best")}: the loss of {engine.graph.name} has no term "{best}"'
             f"{did_you_mean(best, keys)} (it has {', '.join(keys)})"
         )
-    return best
 
 
 def make_job(parts: Parts, run: Run, display: Display, record: Mapping[str, Any]) -> Job:
@@ -320,8 +319,7 @@ def make_job(parts: Parts, run: Run, display: Display, record: Mapping[str, Any]
         engine=engine,
         ranks=engine.ranks,
         display=display,
-        steps=table.steps,
-        tokens_per_step=table.tokens_per_step,
+        table=table,
         batches=batches_of(data.train, engine, parts.micro, parts.start),
         lr=parts.lr,
         model_toml=engine.model.to_toml(config.dims),
@@ -330,24 +328,11 @@ def make_job(parts: Parts, run: Run, display: Display, record: Mapping[str, Any]
         val_batches=val_batches_of(data.val, engine, val_tokens) if data.val else None,
         tokenizer=tokenizer,
         tokenizer_json=tokenizer.to_json() if tokenizer else None,
-        val_every=table.val_every,
-        sample_every=table.sample_every,
-        sample_tokens=table.sample_tokens,
-        sample_prompt=table.sample_prompt,
-        sample_temperature=table.sample_temperature,
-        checkpoint_every=table.checkpoint_every,
         keep_best=keeps_best(config, data),
-        best=best_of(config, engine),
-        keep_last=table.keep_last,
-        keep_every=table.keep_every,
-        save_errors=table.save_errors,
-        log_every=table.log_every,
-        health_every=table.health_every,
         health_columns=engine.settings.health,
         peak_tokens_per_s=peak_tokens_per_s(engine, B * T),
         least_seconds=least_seconds_of(engine, parts.micro),
         memory=memory_of(engine.device),
-        early_stop=table.early_stop,
         hooks=parts.registry.step_hooks,
         plugin_options=config.plugins.options,
         state=recorded_state(parts, record),
