@@ -12,12 +12,12 @@ import numpy as np
 from core.engine.batch import Array, check_same_parameters, input_dims_of
 from core.engine.bound import Arena, BoundPlan
 from core.engine.scaling import Scaling
-from core.engine.settings import Settings, chooser_of, precision_on
+from core.engine.settings import Settings, precision_on
 from core.engine.store import ParameterStore
 from core.errors import UsageError
 from core.graph import Graph, ModelSource
 from core.op import CONTROL, SLOT, Optimizer
-from core.plan import ParameterLayout, Plan, Request, make_plan
+from core.plan import Chooser, ParameterLayout, Plan, Request, make_plan
 from core.plan.record import control_record, own_slots
 from core.ranks.group import ALONE, Ranks
 from core.registry import Registry
@@ -48,7 +48,8 @@ class PlannedEngine:
         self.graph = model.build(registry, dict(settings.dims))
         self.input_dims = input_dims_of(model)
         self.layout = ParameterLayout(self.graph, settings.freeze, settings.groups)
-        self.chooser = chooser_of(settings, registry, self.device, ranks, self.precision)
+        checks = (self.device.can_run, self.device.multiplies)
+        self.chooser = Chooser(registry, self.device.runs, self.precision, settings, *checks, ranks)
         self.chooser.check_names(self.graph)
         self.collective = registry.collective if ranks.engine else None  # of ranks that are planned, none is chosen
         self.slices: Slices | None = None  # of the trainable elements, one for each rank

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from core.devices import AUTO
 from core.dtypes import check_precision
 from core.errors import DeviceError
-from core.op import Variant
-from core.plan import Chooser, TunedChoice
+from core.plan.choose import ChoiceSettings
 from core.plan.layout import ParameterGroup
-from core.ranks.group import Ranks
-from core.registry import Registry
 
 if TYPE_CHECKING:
     from core.device.protocol import Device
@@ -41,14 +38,9 @@ class LossScale:
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(ChoiceSettings):
     """The settings of an engine: device, precision, chosen variants, fusion, trainable parameters, optimizer.
 
-    ops, generate: op -> variant. nodes: glob -> variant. recorded, configs: node -> variant, and its tiles, of the run
-    that is resumed. tuned, shipped: choices of `core tune` and of the plugins' files, `core.plan.tuning_key` ->
-    variant and tiles. tf32: f32 may be multiplied as TF32.
-    failed(variant): its fault by the op check on this device, or None. resumes: whether a recorded choice
-    that failed is an error; else another one takes its place.
     fusion: fused op -> False or its attrs. optimizer: name; options: its options, and "clip"; groups: parameters with a
     learning rate or weight decay of their own.
     dims: overrides of the model's dims. alias, in_place: False only in tests. capture: replay recorded launches as
@@ -60,15 +52,6 @@ class Settings:
     device: str = "cpu"
     precision: str = "f32"
     dims: Mapping[str, Any] = field(default_factory=dict)
-    ops: Mapping[str, str] = field(default_factory=dict)
-    generate: Mapping[str, str] = field(default_factory=dict)
-    nodes: Mapping[str, str] = field(default_factory=dict)
-    recorded: Mapping[str, str] = field(default_factory=dict)
-    resumes: bool = True
-    configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    tuned: Mapping[str, TunedChoice] = field(default_factory=dict)
-    shipped: Mapping[str, TunedChoice] = field(default_factory=dict)
-    tf32: bool = False
     fusion: Mapping[str, Any] = field(default_factory=dict)
     recompute: Sequence[str] = ()
     freeze: Sequence[str] = ()
@@ -76,7 +59,6 @@ class Settings:
     options: Mapping[str, Any] = field(default_factory=dict)
     groups: Sequence[ParameterGroup] = ()
     seed: int = 1337
-    failed: Callable[[Variant], str | None] = lambda variant: None
     alias: bool = True
     in_place: bool = True
     capture: bool = True
@@ -122,24 +104,3 @@ def precision_on(device: Device, precision: str) -> str:
             hint=f"it computes in {', '.join(device.precisions)}; precision auto takes the best of them",
         )
     return precision
-
-
-def chooser_of(settings: Settings, registry: Registry, device: Device, ranks: Ranks, precision: str) -> Chooser:
-    """Chooses variants for that device, those ranks and a precision under these settings."""
-    return Chooser(
-        registry,
-        device.runs,
-        precision,
-        settings.ops,
-        settings.nodes,
-        settings.generate,
-        {node: TunedChoice(name, settings.configs.get(node)) for node, name in settings.recorded.items()},
-        settings.tuned,
-        settings.shipped,
-        settings.tf32,
-        device.can_run,
-        settings.failed,
-        settings.resumes,
-        ranks,
-        multiplies=device.multiplies,
-    )

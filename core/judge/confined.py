@@ -8,16 +8,14 @@ simulated, at real sizes on the simulator's native machine, which checks every a
 from __future__ import annotations
 
 import contextlib
-import errno
 import multiprocessing
 import os
-import signal
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from core.errors import BuildError, CoreError, UsageError, words_of
+from core.errors import BuildError, UsageError
 from core.judge.hearing import Tell, no_progress
 from core.judge.problem import load_problem
 from core.judge.questions import hear
@@ -26,13 +24,13 @@ from core.judge.verdict import FAILED, QUESTIONS, WAITING, Judgement, SubVerdict
 from core.kernels.nvrtc_library import load_nvrtc
 from core.sim.native.choice import natively
 from core.sim.native.toolchain import machine
-from core.testing.confined_process import NO_THREAD, STARTING, as_words, confine, end, how_it_ended, rebuilt
-from core.testing.worker import die_with_parent, interrupts_later
+from core.testing.confined_process import STARTING, confine, confined, how_it_ended, rebuilt, reporting
 from core.words import human
 
 SECONDS = 120.0
 REPORT = "this is a bug of corelm: please report it with the problem and the submission"
 MEMORY = 4 << 30  # bytes
+SPAWN = multiprocessing.get_context("spawn")
 
 
 def judge(
@@ -55,19 +53,9 @@ def judge(
         raise UsageError(
             f"seed={seed}, seconds={seconds}, memory={memory}; expected a seed from 0 on, and limits above 0"
         )
-    context = multiprocessing.get_context("spawn")
-    mine, theirs = context.Pipe()
-    child = context.Process(target=serve, args=(theirs, problem, submission, seed, seconds, memory), daemon=True)
-    with interrupts_later():
-        child.start()
-    theirs.close()
-    began = time.monotonic()
-    try:
-        judgement = Judgement(str(problem), str(submission or ""), seed)
-        Clerk(mine, tell, judgement).listen(seconds, memory, child)
-    finally:
-        end(child)
-        mine.close()
+    began, judgement = time.monotonic(), Judgement(str(problem), str(submission or ""), seed)
+    with confined(SPAWN, serve, problem, submission, seed, seconds, memory) as (link, child):
+        Clerk(link, tell, judgement).listen(seconds, memory, child)
     judgement.seconds = time.monotonic() - began
     return judgement
 
@@ -128,12 +116,7 @@ class Clerk:
 
 def serve(link: Connection, problem: Path, submission: Path | None, seed: int, seconds: float, memory: int) -> None:
     """Judge and report to the other end of `link`."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent process
-    die_with_parent()
-    with contextlib.suppress(OSError, AttributeError):
-        os.setpgid(0, 0)  # a group that ends as one
-    silence()
-    try:
+    with reporting(link, os.devnull, (1,)):  # only the verdict is printed there
         question = load_problem(problem)
         path = submission or question.submission_beside(problem)
         handed_in = Submission.read(question, path)
@@ -145,21 +128,3 @@ def serve(link: Connection, problem: Path, submission: Path | None, seed: int, s
         link.send(("ready", str(path)))
         judgement = hear(question, handed_in, seed, lambda kind, value: link.send((kind, value)))
         link.send(("done", [*judgement.notes, *notes]))
-    except MemoryError:
-        link.send(("memory", None))
-    except CoreError as error:
-        link.send(("error", as_words(error)))
-    except OSError as error:
-        if error.errno != errno.ENOMEM:
-            raise
-        link.send(("memory", None))
-    except Exception as error:
-        link.send(("memory", None) if NO_THREAD in str(error) else ("broken", words_of(error)))
-
-
-def silence() -> None:
-    """Discard the process's output on stdout, a kernel's printf too: only the verdict is printed there."""
-    with contextlib.suppress(OSError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        os.close(nowhere)

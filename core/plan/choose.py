@@ -48,16 +48,34 @@ def choose(graph: Graph, request: Request, live: Live, nodes: Sequence[Node], ch
     return {n.name: chooser.choose(n, graph, request, live.differentiated(n)) for n in nodes}
 
 
+@dataclass(frozen=True, kw_only=True)
+class ChoiceSettings:
+    """Choices of variants by the config, by a run that is resumed and by `core tune`, and those that a check refuses.
+
+    ops: op -> variant or "auto". generate: like ops, for generation. nodes: glob over node names -> variant, with its
+    op where a fused op is meant ("mlp_gelu.warp"). recorded, configs: node -> variant, and its tiles, of the run that
+    is resumed. tuned, shipped: choices of `core tune` and of the plugins' files, `tuning_key` -> variant and tiles.
+    tf32: f32 may be multiplied as TF32. failed(variant): its fault by the op check on this device, or None. resumes:
+    whether a recorded choice that failed is an error; else another one takes its place.
+    """
+
+    ops: Mapping[str, str] = field(default_factory=dict)
+    generate: Mapping[str, str] = field(default_factory=dict)
+    nodes: Mapping[str, str] = field(default_factory=dict)
+    recorded: Mapping[str, str] = field(default_factory=dict)
+    configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    tuned: Mapping[str, TunedChoice] = field(default_factory=dict)
+    shipped: Mapping[str, TunedChoice] = field(default_factory=dict)
+    tf32: bool = False
+    failed: Callable[[Variant], str | None] = lambda variant: None
+    resumes: bool = True
+
+
 @dataclass
 class Chooser:
     """Chooses variants for one device and precision.
 
-    ops: op name -> variant name or "auto". nodes: glob over node names -> variant name, with its op where a
-    fused op is meant ("mlp_gelu.warp"). generate: like ops, for
-    generation. recorded: node name -> variant, from the run that is resumed. tuned, shipped: `tuning_key` -> variant.
-    tf32: whether f32 may be multiplied as TF32.
-    can_run(variant) is the device's reason to refuse a variant (an architecture, say), or None; failed(variant)
-    its fault by the op check here, or None. resumes: whether a recorded choice that failed is an error.
+    can_run(variant) is the device's reason to refuse a variant (an architecture, say), or None.
     multiplies(form): whether the device has a number format.
     ranks: the processes of the run, for ops that use them. slices: those of an update over several ranks.
     """
@@ -65,38 +83,30 @@ class Chooser:
     registry: Registry
     runs: str  # the `device` of the variants: "cpu" or "cuda"
     precision: str
-    ops: Mapping[str, str] = field(default_factory=dict)
-    nodes: Mapping[str, str] = field(default_factory=dict)
-    generate: Mapping[str, str] = field(default_factory=dict)
-    recorded: Mapping[str, TunedChoice] = field(default_factory=dict)
-    tuned: Mapping[str, TunedChoice] = field(default_factory=dict)
-    shipped: Mapping[str, TunedChoice] = field(default_factory=dict)
-    tf32: bool = False
+    settings: ChoiceSettings = ChoiceSettings()
     can_run: Callable[[Variant], str | None] = lambda variant: None
-    failed: Callable[[Variant], str | None] = lambda variant: None
-    resumes: bool = True
+    multiplies: Callable[[str], bool] = lambda form: True
     ranks: Ranks = ALONE
     slices: Any = None
-    multiplies: Callable[[str], bool] = lambda form: True
     nested_choices: dict[str, Choice] = field(default_factory=dict)  # by op: those of nested launches and updates
     nested: dict[str, NestedChoice] = field(default_factory=dict)  # the same by op and sizes
     _reasons: dict[Variant, str | None] = field(default_factory=dict)  # `cannot`, which hashes sources
 
     def check_names(self, graph: Graph) -> None:
         """UsageError for an op, node glob or variant that does not exist."""
-        if self.ops or self.generate or self.nodes:
+        ops, generate, nodes = self.settings.ops, self.settings.generate, self.settings.nodes
+        if ops or generate or nodes:
             from core.plan import named_variants  # for configs that name any
 
-            tables = (("[ops]", self.ops), ("[ops.generate]", self.generate))
-            named_variants.check_names(graph, self.registry, tables, self.nodes)
+            named_variants.check_names(graph, self.registry, (("[ops]", ops), ("[ops.generate]", generate)), nodes)
 
     def explicit(self, node: Node, kind: str) -> tuple[str, str] | None:
         """(variant, config line) that the config names for this node, if it does; "auto" is no choice."""
-        choice = None
-        for table, entries in (("ops", self.ops), ("ops.generate", self.generate if kind == "generate" else {})):
+        choice, generate = None, self.settings.generate if kind == GENERATE else {}
+        for table, entries in (("ops", self.settings.ops), ("ops.generate", generate)):
             if node.op.name in entries:
                 choice = (entries[node.op.name], f"[{table}] {node.op.name}")
-        for pattern, variant in self.nodes.items():
+        for pattern, variant in self.settings.nodes.items():
             if fnmatch.fnmatchcase(node.name, pattern):
                 from core.plan.named_variants import meant
 
@@ -111,10 +121,10 @@ class Chooser:
         """
         t = specs(node, graph, self.precision, request.capacity)
         needs = NOTHING if not backward else LOSS if set(node.outputs.values()) <= set(graph.loss) else BACKWARD
-        tuned = self.tuned.get(tuning_key(node, self.precision)) if self.tuned else None
-        shipped = self.shipped.get(tuning_key(node, self.precision)) if self.shipped else None
-        recorded = None if request.kind == GENERATE else self.recorded.get(node.name)  # of training
-        choices = {RECORDED: recorded, "tuned": tuned, "shipped": shipped}
+        tuned, shipped = self.settings.tuned, self.settings.shipped
+        key = tuning_key(node, self.precision) if tuned or shipped else ""
+        recorded = None if request.kind == GENERATE else self._recorded(node.name)  # of training
+        choices = {RECORDED: recorded, "tuned": tuned.get(key), "shipped": shipped.get(key)}
 
         def why_not(variant: Variant) -> str | None:
             return self.why_not(variant, t, needs)
@@ -127,19 +137,24 @@ class Chooser:
         op = self.registry.op(name)
         of_run: dict[str, Any] = {use: getattr(self, use) for use in ("ranks", "slices") if use in op.uses}
         nested = Nested.of(op, method, {**values, **of_run})
-        explicit = (self.ops[name], f"[ops] {name}") if self.ops.get(name, AUTO) != AUTO else None
+        explicit = (self.settings.ops[name], f"[ops] {name}") if self.settings.ops.get(name, AUTO) != AUTO else None
         place = f"{name} {sizes_of(nested)}" if op.gradient else name
 
         def why_not(variant: Variant) -> str | None:
             return self.cannot(variant) or nested.why_not(variant)
 
-        choice = self._among(op, place, why_not, explicit, {RECORDED: self.recorded.get(place)})
+        choice = self._among(op, place, why_not, explicit, {RECORDED: self._recorded(place)})
         nested.t.config = choice.config_for(nested.t)
         self.nested_choices[place] = choice = replace(choice, config=nested.t.config)
         tensors = {n: getattr(nested.t, n) for n in (*op.inputs, *op.params)}
         shapes = {n: tuple(tensor.shape) for n, tensor in tensors.items() if tensor is not None}
         self.nested[f"{name} {sizes_of(nested)}"] = NestedChoice(choice, op, nested.dims, shapes)
         return choice.variant, nested.t
+
+    def _recorded(self, place: str) -> TunedChoice | None:
+        """The choice of the run that is resumed, for a node, a nested launch or an update."""
+        name = self.settings.recorded.get(place)
+        return None if name is None else TunedChoice(name, self.settings.configs.get(place))
 
     def candidates(self, op: Op) -> list[Variant]:
         """This device's variants of an op, best first."""
@@ -174,11 +189,11 @@ class Chooser:
         if self.precision not in variant.dtypes:
             return f"it computes {', '.join(variant.dtypes)}, not {self.precision}"
         form = arithmetic(self.precision, variant.tf32)
-        if form == TF32 and not self.tf32:
+        if form == TF32 and not self.settings.tf32:
             return "it multiplies f32 as TF32, with 10 bits of mantissa, which only [train] tf32 = true allows"
         if not self.multiplies(form):
             return f"it multiplies in {form}, which this chip does not have"
-        return self.can_run(variant) or self.failed(variant)
+        return self.can_run(variant) or self.settings.failed(variant)
 
     def _among(
         self,
@@ -201,7 +216,7 @@ class Chooser:
 
             reasons |= {other.name: why_not(other) for other in self.candidates(op) if other.name != name}
             message = f'{where}{line} = "{name}" cannot run node {node}'
-            raise no_choice(message, reasons, variant if self.failed(variant) else None)
+            raise no_choice(message, reasons, variant if self.settings.failed(variant) else None)
         best: Choice | None = None
         able: dict[str, Variant] = {}
         for variant in self.candidates(op):
@@ -216,7 +231,7 @@ class Chooser:
                 best = Choice(variant, AUTO, rejected)
         for why, entry in choices.items():
             failed = self._failed(op, entry.variant) if entry is not None and why == RECORDED else None
-            if failed is not None and entry is not None and self.resumes:
+            if failed is not None and entry is not None and self.settings.resumes:
                 from core.plan.no_choice import no_choice
 
                 message = f"the run that is resumed took {op.name}.{entry.variant} for node {node}"
@@ -233,7 +248,9 @@ class Chooser:
     def _failed(self, op: Op, name: str) -> Variant | None:
         """A variant of this device that failed its check here; None for any other."""
         variant = self.registry.variants_of(op.name).get(name)
-        return variant if variant is not None and variant.device == self.runs and self.failed(variant) else None
+        if variant is None or variant.device != self.runs or not self.settings.failed(variant):
+            return None
+        return variant
 
 
 def tuning_key(node: Node, precision: str) -> str:

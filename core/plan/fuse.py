@@ -65,10 +65,10 @@ def fuse(graph: Graph, request: Request, live: Live, chooser: Chooser) -> tuple[
         from core.plan.fuse_attributes import check_fused
 
         check_fused(graph, request, nodes, rules.blocked, chooser)
-    if request.kind == TRAIN and chooser.nodes:
+    if request.kind == TRAIN and chooser.settings.nodes:
         from core.plan.named_variants import check_applied
 
-        check_applied(chooser.registry, chooser.nodes, nodes)
+        check_applied(chooser.registry, chooser.settings.nodes, nodes)
     return nodes, rules.blocked
 
 

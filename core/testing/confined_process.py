@@ -6,20 +6,63 @@ A limit of the system ends such a process and never the command. The process is 
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import signal
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from core import errors
 from core.device.process_memory import address_space
-from core.errors import CoreError
+from core.errors import CoreError, words_of
+from core.testing.worker import die_with_parent, interrupts_later
 from core.threads import cores
 
 NO_THREAD = "can't start new thread"  # Python's words where memory for one is lacking
 STARTING = 300.0  # seconds to import and to load a problem; the native machine compiles once, which takes a minute
 ENDING = 60.0  # seconds for a process whose end of the link is closed to be gone
 UNLIMITED = "memory is not limited on this system"
+
+
+@contextlib.contextmanager
+def confined(context: Any, serve: Callable[..., None], *args: Any) -> Iterator[tuple[Connection, Any]]:
+    """A process that runs `serve(link, *args)`: the other end of its link, and the process, which ends with the block.
+    context: of multiprocessing."""
+    mine, theirs = context.Pipe()
+    child = context.Process(target=serve, args=(theirs, *args), daemon=True)
+    with interrupts_later():
+        child.start()
+    theirs.close()
+    try:
+        yield mine, child
+    finally:
+        end(child)
+        mine.close()
+
+
+@contextlib.contextmanager
+def reporting(link: Connection, output: Path | str, streams: Sequence[int]) -> Iterator[None]:
+    """The work of a confined process, in the process. output: the file that its output on `streams` goes to, a kernel's
+    printf too. An exception of the block is sent: ("memory", None), ("error", `as_words`) or ("broken", text)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent process
+    die_with_parent()
+    with contextlib.suppress(OSError, AttributeError):
+        os.setpgid(0, 0)  # a group that ends as one
+    with contextlib.suppress(OSError):
+        file = os.open(output, os.O_WRONLY | os.O_APPEND)
+        for stream in streams:
+            os.dup2(file, stream)
+        os.close(file)
+    try:
+        yield
+    except CoreError as error:
+        link.send(("error", as_words(error)))
+    except Exception as error:
+        memory = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+        link.send(("memory", None) if memory or NO_THREAD in str(error) else ("broken", words_of(error)))
 
 
 def end(child: Any) -> None:

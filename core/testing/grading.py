@@ -6,10 +6,7 @@ forks, the processes come from a server that has imported everything, so that a 
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
-import os
-import signal
 import sys
 import tempfile
 import time
@@ -20,19 +17,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from core.errors import CoreError, UsageError, words_of
-from core.testing.confined_process import (
-    NO_THREAD,
-    STARTING,
-    as_words,
-    confine,
-    end,
-    how_it_ended,
-    limit_cpu,
-    rebuilt,
-)
+from core.errors import UsageError
+from core.testing.confined_process import STARTING, confine, confined, how_it_ended, limit_cpu, rebuilt, reporting
 from core.testing.puzzle_types import PuzzleVerdict, Tell, load_puzzle, no_display
-from core.testing.worker import die_with_parent, interrupts_later
 from core.words import human
 
 SECONDS = 10.0  # of a verdict, of processor time
@@ -54,21 +41,12 @@ def grade(
     """
     if seconds <= 0 or memory <= 0:
         raise UsageError(f"seconds={seconds}, memory={memory}; expected limits above 0")
-    context = context_of(imports)
-    mine, theirs = context.Pipe()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         printed = Path(folder) / "printed"
         printed.touch()
-        child = context.Process(target=serve, args=(theirs, puzzle, answer, printed, seconds, memory), daemon=True)
-        with interrupts_later():
-            child.start()
-        theirs.close()
-        try:
-            verdict = listen(mine, child, seconds, memory, tell)
-        finally:
-            end(child)
-            mine.close()
+        with confined(context_of(imports), serve, puzzle, answer, printed, seconds, memory) as (link, child):
+            verdict = listen(link, child, seconds, memory, tell)
         text = printed.read_text("utf-8", errors="replace")
     cut = f"{text[:PRINTED]}\n...\n" if len(text) > PRINTED else text
     return replace(verdict, printed=cut, seconds=time.monotonic() - began)
@@ -119,12 +97,7 @@ def listen(link: Connection, child: Any, seconds: float, memory: int, tell: Tell
 
 def serve(link: Connection, puzzle: Path, answer: Path, printed: Path, seconds: float, memory: int) -> None:
     """Grade, and report to the other end of `link`."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent process
-    die_with_parent()
-    with contextlib.suppress(OSError, AttributeError):
-        os.setpgid(0, 0)  # a group that ends as one
-    redirect(printed)
-    try:
+    with reporting(link, printed, (1, 2)):
         task = load_puzzle(puzzle).task
         seconds = max(seconds, task.seconds)
         confine(seconds, memory)
@@ -133,18 +106,3 @@ def serve(link: Connection, puzzle: Path, answer: Path, printed: Path, seconds: 
         verdict = task.verdict(answer, lambda case: link.send(("case", case)))
         sys.stdout.flush()
         link.send(("verdict", verdict))
-    except MemoryError:
-        link.send(("memory", None))
-    except CoreError as error:
-        link.send(("error", as_words(error)))
-    except Exception as error:
-        link.send(("memory", None) if NO_THREAD in str(error) else ("broken", words_of(error)))
-
-
-def redirect(printed: Path) -> None:
-    """Send the process's output, a kernel's printf and a student's print, to a file."""
-    with contextlib.suppress(OSError):
-        file = os.open(printed, os.O_WRONLY | os.O_APPEND)
-        os.dup2(file, 1)
-        os.dup2(file, 2)
-        os.close(file)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import core
 from core.config import RunConfig
 from core.engine import Engine
 from core.errors import UsageError
-from core.plan import TRAIN, TunedChoice
+from core.plan import TRAIN
 from core.ranks.group import Ranks
 
 if TYPE_CHECKING:
@@ -80,8 +81,8 @@ def take_choices(engine: Engine) -> None:
     first: Any = engine.ranks.decide(lambda: own)
     if json.loads(json.dumps(own)) == first:
         return
-    chosen = {node: TunedChoice(name, first["tiles"].get(node)) for node, name in first["nodes"].items()}
-    engine.chooser.recorded, engine.chooser.tuned, engine.chooser.shipped = chosen, {}, {}
+    chosen = {"recorded": first["nodes"], "configs": first["tiles"], "tuned": {}, "shipped": {}}
+    engine.chooser.settings = replace(engine.chooser.settings, **chosen)
     engine.choose_again()
 
 

@@ -111,11 +111,11 @@ class Precheck:
     def _passed_over(self) -> dict[str, str]:
         """Variants that would have been taken, with their failures."""
         failures: dict[str, str] = {}
-        chooser = self.engine.chooser
+        chooser, refused = self.engine.chooser, self.engine.chooser.settings.failed
         for need in self.needs():
             for other in chooser.candidates(need.op):
                 name = f"{other.op}.{other.name}"
-                if (other.priority > need.variant.priority or name in self.fell) and (why := chooser.failed(other)):
+                if (other.priority > need.variant.priority or name in self.fell) and (why := refused(other)):
                     failures[name] = why
         return failures
 

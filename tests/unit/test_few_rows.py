@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from core.config import load_config
@@ -9,19 +11,18 @@ from core.device.planned import PlannedDevice, launches_among
 from core.engine import Engine
 from core.graph import load_model
 from core.loader import load_registry
-from core.plan.choose import TunedChoice
 from core.train.wiring import build_engine
 from ops.cuda.matmul_mma import PLACES, best_slices, slices
 
 SIZES = ("precision=bf16", "dims.B=2", "dims.L=1", "train.tokens_per_step=2048")
 
 
-def engine_of(*overrides: str, recorded: dict[str, TunedChoice] | None = None) -> Engine:
+def engine_of(*overrides: str, recorded: dict[str, str] | None = None) -> Engine:
     registry = load_registry(only=())
     config = load_config("configs/gpt2_124m.toml", overrides=[*SIZES, *overrides], device="cuda")
     device = PlannedDevice("sm_80", 108)
     engine = build_engine(config, registry, load_model(config.model, registry), None, device)
-    engine.chooser.recorded = recorded or {}
+    engine.chooser.settings = replace(engine.chooser.settings, recorded=recorded or {})
     return engine
 
 
@@ -41,7 +42,7 @@ def test_one_token_takes_the_variants_for_few_rows_and_a_prompt_does_not() -> No
 
 
 def test_a_choice_that_training_recorded_does_not_bind_generation() -> None:
-    recorded = {"h.0.attn": TunedChoice("flash"), "logits": TunedChoice("mma")}
+    recorded = {"h.0.attn": "flash", "logits": "mma"}
     chosen = variants(engine_of(recorded=recorded), 1)
     assert chosen["attention"] == "split" and chosen["matmul"] == "rows"
 
