@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from core.errors import CheckpointError
-from core.outside import LINK, WAYS_OUT, read_whole, way_out
+from core.outside import LINK, WAYS_OUT, read_whole, reads
 
 FORMAT = 2  # of state.json and manifest.json where each rank wrote a file of the optimizer's state; newer is refused
 ONE_FILE = 1  # the same where one process wrote all
@@ -87,10 +87,8 @@ def is_whole(path: Path) -> bool:
 
 
 def read(path: Path) -> bytes:
-    try:
+    with reads(CheckpointError, path):
         return read_whole(path, follow=False)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
 
 
 def decode(path: Path, raw: bytes, kind: type[Kind]) -> Kind:

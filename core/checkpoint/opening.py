@@ -36,7 +36,7 @@ from core.checkpoint.manifest import (
 from core.checkpoint.tensor_file import TensorFile
 from core.errors import CheckpointError
 from core.held_files import Held
-from core.outside import way_out
+from core.outside import reads
 
 Array = np.ndarray[Any, Any]
 
@@ -288,11 +288,8 @@ def load(path: Path, part: tuple[int, int] = (0, 1)) -> Checkpoint:
     Its files are held open until `Checkpoint.release`: a run's retention may remove it meanwhile. No link in its folder
     is followed.
     """
-    try:
+    with reads(CheckpointError, path):
         return _load(path, part)
-    except OSError as error:
-        where = error.filename or path
-        raise CheckpointError(f"{where}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
 
 
 def _load(path: Path, part: tuple[int, int]) -> Checkpoint:

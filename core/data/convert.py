@@ -52,7 +52,6 @@ def text_to_shards(
     tokenizer: Sequence[str] = (),
     vocab_size: int = 4096,
     shard_tokens: int = SHARD_TOKENS,
-    offline: bool = False,
     progress: Progress | None = None,
     reading: Reading = WHOLE,
     kinds: Kinds | None = None,
@@ -77,7 +76,6 @@ def text_to_shards(
         text=lambda: (block for document in inputs.documents for block in document.blocks()),
         digest=corpus_digest(inputs.documents),
         vocab_size=vocab_size,
-        offline=offline,
         kinds=kinds,
     )
     if recorded.exists() and load_tokenizer(recorded, kinds=kinds).hash != choice.tokenizer.hash:

@@ -11,16 +11,13 @@ from numpy.typing import DTypeLike
 from core.checkpoint.tensor_file import CHANGED
 from core.errors import CheckpointError
 from core.interop.fitting import Array, name_pattern
-from core.outside import open_file, read_array, way_out
+from core.outside import open_file, read_array, reads
 
 
 def read_head(path: Path, count: int) -> tuple[bytes, int]:
     """A file's first `count` bytes, or all of a shorter one, and its size. CheckpointError where it cannot be read."""
-    try:
-        with open_file(path) as file:
-            return file.read(count), path.stat().st_size
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
+    with reads(CheckpointError, path), open_file(path) as file:
+        return file.read(count), path.stat().st_size
 
 
 def read_numbers(path: Path, dtype: DTypeLike, offset: int, shape: tuple[int, ...]) -> Array:

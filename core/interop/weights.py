@@ -21,7 +21,7 @@ from core.errors import CheckpointError, CoreError, UsageError, did_you_mean, wo
 from core.graph import Graph
 from core.interop.fitting import Array
 from core.interop.generation import Generation, of_state
-from core.outside import open_file, way_out
+from core.outside import open_file, reads
 from core.registry import Registry
 from core.weight_format import WeightFormat
 
@@ -84,12 +84,10 @@ def _file(path: Path, registry: Registry) -> str | WeightFormat:
         return CHECKPOINT
     if path.suffix == ".toml":
         return MODEL
-    try:
+    with reads(CheckpointError, path):
         with open_file(path) as file:
             head = file.read(HEAD)
         recognised = _recognised(path, head, registry)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
     if recognised is not None:
         return recognised[0]
     if path.suffix == ".safetensors":

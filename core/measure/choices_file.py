@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tomli
 
 from core.errors import BuildError
 from core.outside import read_whole
-
-if TYPE_CHECKING:
-    pass
-
 
 CHOICE = {"arch": str, "what": str, "variant": str, "config": dict, "source": str}  # of that file
 SMS = "sms"  # and this, where a choice is for a chip with so many multiprocessors

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -25,12 +25,12 @@ def mapped_nodes(engine: Engine) -> list[tuple[Node, Reference]]:
     return [(node, held) for node, held in pairs if isinstance(held, Reference) and held.has_maps]
 
 
-def weight_maps(engine: Engine, batch: Batch, nodes: Sequence[str] = ()) -> Iterator[tuple[str, str, Array]]:
+def weight_maps(engine: Engine, batch: Batch) -> Iterator[tuple[str, str, Array]]:
     """(node, name, weights) of a batch, one by one: (B, heads, T, T) of queries over keys, (..., N) of tokens over
-    experts, f32 or f64. nodes: these alone."""
+    experts, f32 or f64."""
     graph = engine.graph_for(dims_of(batch, engine.graph, engine.input_dims))
     sized = {node.name: node for node in graph.nodes}
-    chosen = [(sized[n.name], held) for n, held in mapped_nodes(engine) if not nodes or n.name in nodes]
+    chosen = [(sized[n.name], held) for n, held in mapped_nodes(engine)]
     made = list(dict.fromkeys(v for node, _ in chosen for v in node.inputs.values() if v not in batch))
     values = {**batch, **(dict(zip(made, engine.values(batch, made), strict=True)) if made else {})}
     parameters = engine.parameters()

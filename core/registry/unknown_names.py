@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from core.errors import BuildError, did_you_mean
 from core.registry.contribution import DISABLED, PluginRecord
-
-if TYPE_CHECKING:
-    pass
 
 
 def state(record: PluginRecord) -> str:

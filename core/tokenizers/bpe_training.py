@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from core.errors import DataError
 from core.signal_handlers import endable
 from core.tokenizers.byte_pairs import PATTERN, BytePairTokenizer, split_runs
 from core.tokenizers.tokenizer import without_surrogates
-
-if TYPE_CHECKING:
-    pass
-
 
 MOST_IDS = 1 << 24  # of a tokenizer that is trained here
 

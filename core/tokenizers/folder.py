@@ -16,7 +16,7 @@ from typing import Any
 
 from core import signals
 from core.errors import DataError, UsageError, words_of
-from core.outside import parse_json, read_whole, way_out
+from core.outside import parse_json, read_whole, reads
 from core.tokenizers.byte_pairs import GPT2_HASH, BytePairTokenizer
 from core.tokenizers.library import LibraryTokenizer
 from core.tokenizers.token_files import byte_letters
@@ -170,9 +170,8 @@ def other_forms(folder: Path) -> str:
 def read_file(path: Path) -> Tokenizer | None:
     """The tokenizer of the tokenizers library in a file, with the files beside it; as `read_folder`."""
     try:
-        document = read_whole(path).decode()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
+        with reads(DataError, path):
+            document = read_whole(path).decode()
     except ValueError as error:
         raise _damaged(path, error) from None
     return _made(document, _config(path.parent), path)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import DataError
-from core.outside import read_whole, way_out
+from core.outside import read_whole, reads
 from core.tokenizers.byte_pairs import SCORED_FORMAT
 from core.tokenizers.tokenizer import Tokenizer, without_surrogates
 
@@ -177,10 +177,8 @@ def from_json(value: Mapping[str, Any], where: str) -> ScoredTokenizer:
 
 def read_file(path: Path, count: int) -> ScoredTokenizer:
     """A tokenizer.bin of `count` tokens, which the file does not state. DataError for a file with fewer."""
-    try:
+    with reads(DataError, path):
         raw = read_whole(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
     pieces: list[bytes] = []
     scores: list[float] = []
     at = 4

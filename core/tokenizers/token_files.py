@@ -5,14 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from core.errors import DataError
 from core.outside import read_whole, reads
 from core.tokenizers.byte_pairs import BytePairTokenizer
-
-if TYPE_CHECKING:
-    pass
 
 
 def read_ranks(raw: bytes, where: object) -> list[bytes]:

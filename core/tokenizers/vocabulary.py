@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import DataError, words_of
-from core.outside import parse_json, read_whole, way_out
+from core.outside import parse_json, read_whole, reads
 from core.tokenizers.tokenizer import END_OF_TEXT
 
 VOCAB, MERGES, ADDED, MODEL = "vocab.json", "merges.txt", "added_tokens.json", "config.json"
@@ -106,12 +106,11 @@ def _class(folder: Path, config: Mapping[str, Any]) -> Class | None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        value = parse_json(read_whole(path), unique=True)
+        with reads(DataError, path):
+            value = parse_json(read_whole(path), unique=True)
         if not isinstance(value, dict):
             raise ValueError("not a JSON object")
         return value
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
     except ValueError as error:
         raise DataError(f"{path}: damaged: {words_of(error)}", hint="fetch it again") from None
 
@@ -119,9 +118,8 @@ def _json(path: Path) -> dict[str, Any]:
 def _merges(path: Path) -> list[str]:
     """The lines of merges.txt, a pair each, without the line of its version."""
     try:
-        lines = read_whole(path).decode().split("\n")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
+        with reads(DataError, path):
+            lines = read_whole(path).decode().split("\n")
     except ValueError as error:
         raise DataError(f"{path}: damaged: {words_of(error)}", hint="fetch it again") from None
     merges = []

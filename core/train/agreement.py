@@ -18,6 +18,7 @@ from core.engine import Engine
 from core.errors import UsageError
 from core.plan import TRAIN
 from core.ranks.group import Ranks
+from core.train.differences import flat
 
 if TYPE_CHECKING:
     from core.checkpoint import Checkpoint
@@ -84,18 +85,6 @@ def take_choices(engine: Engine) -> None:
     chosen = {"recorded": first["nodes"], "configs": first["tiles"], "tuned": {}, "shipped": {}}
     engine.chooser.settings = replace(engine.chooser.settings, **chosen)
     engine.choose_again()
-
-
-def flat(document: Any, prefix: str) -> dict[str, Any]:
-    """Nested tables and lists as dotted keys."""
-    if isinstance(document, list):
-        document = {str(index): value for index, value in enumerate(document)}
-    if not isinstance(document, Mapping):
-        return {prefix.rstrip("."): document}
-    keys: dict[str, Any] = {}
-    for key, value in document.items():
-        keys |= flat(value, f"{prefix}{key}.")
-    return keys
 
 
 def hashed(data: bytes) -> str:

@@ -6,25 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.checkpoint import Checkpoint
+from core.train.differences import differences
 from core.train.display import Display
 from core.train.provenance import machine_changes
 from core.train.wiring import Parts
-
-
-def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as dotted keys."""
-    keys: dict[str, Any] = {}
-    for key, value in document.items():
-        name = f"{prefix}{key}"
-        keys |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return keys
-
-
-def differences(before: Mapping[str, Any], after: Mapping[str, Any], most: int = 20) -> list[str]:
-    """`key: before -> after`, a line each."""
-    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-    lines = [f"{key}: {before.get(key, 'absent')!s} -> {after.get(key, 'absent')!s}" for key in keys[:most]]
-    return lines + ([f"... and {len(keys) - most} more"] if len(keys) > most else [])
 
 
 def announce_changes(
@@ -33,7 +18,7 @@ def announce_changes(
     """The checkpoint of the start, and the changes since it was saved. before: the config of then, if it is known."""
     config = parts.config
     display.line(f"resumed from {start}")
-    for line in differences(flat(before or config.document), flat(config.document)):
+    for line in differences(before or config.document, config.document):
         display.line(f"config change: {line}")
     for line in differences(start.state["variants"], record["nodes"]):
         display.line(f"variant change: {line}")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from core.config import RunConfig
 from core.engine import Engine
@@ -21,9 +20,6 @@ from core.plan import Need, Plan, needs_of
 from core.plan.needs import sizes_by_choice
 from core.train.display import Display
 from core.verdicts import Verdicts, chip_of, label, place_of, ships
-
-if TYPE_CHECKING:
-    pass
 
 CONTACT, CHECK = "first_contact", "check"  # keys of [train]
 SECONDS = {CONTACT: 40.0, CHECK: 30.0}  # their bounds where they are `true`

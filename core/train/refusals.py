@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from core import checkpoint
 from core.config import RunConfig
@@ -19,9 +18,6 @@ from core.train.precheck import Precheck
 from core.train.run import Run
 from core.verdicts import Verdicts
 from core.words import duration
-
-if TYPE_CHECKING:
-    pass
 
 
 def check_disk(config: RunConfig, engine: Engine, run: Run, done: int, best: bool) -> None:

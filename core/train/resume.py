@@ -15,7 +15,7 @@ from core.config import RunConfig
 from core.engine import Engine
 from core.errors import BuildError, CheckpointError
 from core.roles import BATCH
-from core.train.changes import differences, flat
+from core.train.differences import differences
 from core.train.display import Display
 from core.train.run import Run, occupied
 from core.train.start import repair
@@ -80,7 +80,7 @@ def same_architecture(start: Checkpoint, model_toml: str) -> None:
     if ours != theirs:
         raise CheckpointError(
             f"{start.path}: the config's model differs from the checkpoint's:\n"
-            + "\n".join(f"  {line}" for line in differences(flat(theirs), flat(ours))),
+            + "\n".join(f"  {line}" for line in differences(theirs, ours)),
             hint="train the new model in its own folder (--out), or restore the config",
         )
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import tomli
-
 from core import checkpoint
 from core.checkpoint.pointers import CHECKPOINTS
 from core.errors import CheckpointError
 from core.outside import open_file, parse_json, read_whole
+from core.train.differences import differences
 from core.train.run import LOCK, METRICS, RESOLVED, VARIANTS, read_lines
+from core.train.run_names import resolved_config
 
 RUNNING, DONE, CRASHED, STOPPED, NEW = "running", "done", "crashed", "stopped", "no steps"
 CURVES = ("loss", "norm", "lr", "val_loss", "ms", "tokens_per_s")  # the numbers of a step in metrics.jsonl
@@ -59,7 +59,7 @@ def _validated(record: Mapping[str, Any], best: Any) -> Any:
 
 
 def summary(path: Path) -> Summary:
-    config, records = config_of(path), records_of(path)
+    config, records = resolved_config(path) or {}, records_of(path)
     table = config.get("train")
     steps = table.get("steps") if isinstance(table, dict) else None
     step = records[-1]["step"] if records else 0
@@ -110,13 +110,6 @@ def locked(path: Path) -> bool:
         except OSError:
             return True
     return False
-
-
-def config_of(path: Path) -> dict[str, Any]:
-    """The resolved config; {} where it cannot be read."""
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        return tomli.loads(read_whole(path / RESOLVED, follow=False).decode())
-    return {}
 
 
 def json_of(path: Path) -> dict[str, Any]:
@@ -205,7 +198,7 @@ def losses_at_end(ours: Records, theirs: Records, common: Sequence[int]) -> dict
 
 def settings_apart(a: Path, b: Path) -> Iterator[str]:
     """The differences of the resolved configs, `key: a's -> b's`, then of the variants, a line for each op."""
-    yield from changed("config", flat(config_of(a)), flat(config_of(b)))
+    yield from changed("config", resolved_config(a) or {}, resolved_config(b) or {})
     ours, theirs = json_of(a / VARIANTS), json_of(b / VARIANTS)
     yield from changed("variant", settings_of(ours), settings_of(theirs))
     yield from variants_apart(variants_of(ours), variants_of(theirs))
@@ -220,14 +213,12 @@ def settings_of(held: Mapping[str, Any]) -> dict[str, Any]:
 def tiles_of(held: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """The tiles of a variants.json, for those nodes that have some in another one too."""
     ours, theirs = (one["tiles"] if isinstance(one.get("tiles"), dict) else {} for one in (held, other))
-    return flat({"tiles": {node: tiles for node, tiles in ours.items() if node in theirs}})
+    return {"tiles": {node: tiles for node, tiles in ours.items() if node in theirs}}
 
 
 def changed(kind: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
-    """`kind key: before's -> after's` for every key whose values differ; "absent" for a missing one."""
-    for key in dict.fromkeys([*before, *after]):
-        if before.get(key) != after.get(key):
-            yield f"{kind} {key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
+    """`kind key: before's -> after's` for every key whose values differ."""
+    return (f"{kind} {line}" for line in differences(before, after, most=None))
 
 
 def variants_apart(before: Mapping[str, Mapping[str, int]], after: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
@@ -260,14 +251,6 @@ def variants_of(held: Mapping[str, Any]) -> dict[str, dict[str, int]]:
             count = ops.setdefault(op, {})
             count[variant] = count.get(variant, 0) + nodes
     return ops
-
-
-def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as dotted keys."""
-    keys: dict[str, Any] = {}
-    for key, value in document.items():
-        keys |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return keys
 
 
 # --- curves in a terminal ----------------------------------------------------------------------------------------

@@ -15,8 +15,7 @@ from core.sim.faults import KernelError
 from core.sim.launching.launch_report import Report
 from core.sim.standalone import KernelFile
 from core.view.lenses.kernel import MOST, KernelLens, error_words, fault, taped_blocks
-from core.view.looking import View
-from core.view.page import page_of
+from core.view.page import View, page_of
 from core.view.taped_launch import TapedLaunch
 
 Sizes = tuple[int, ...]

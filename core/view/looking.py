@@ -5,51 +5,18 @@ A lens that fails leaves the others whole: its view has the error. A run's files
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from core.containment import PASSES, contained
 from core.errors import CoreError, UsageError, did_you_mean, words_of
-from core.files import settled
 from core.lens import Lens
 from core.outputs import write_target
 from core.view.lenses import core_lenses
 from core.view.lenses.step import front_of
-from core.view.page import page_of, page_place
+from core.view.page import View, page_of, page_place
 from core.view.private import short_text
 from core.view.replay import check_step
 from core.view.subject import Subject
-
-
-@dataclass(frozen=True)
-class View:
-    """The result of one lens. data: None where there are none; `command` makes them. problem: its exception, or "".
-
-    own: whether the lens is the core's, so that its script may draw it.
-    """
-
-    lens: Lens
-    command: str
-    data: dict[str, Any] | None = None
-    problem: str = ""
-    marks: Sequence[Mapping[str, Any]] = field(default_factory=list)
-    own: bool = False
-
-    def lines(self) -> list[str]:
-        """The view for a terminal. Never empty."""
-        if self.problem:
-            return [f"{self.lens.title}: {self.problem}"]
-        if self.data is None:
-            return [f"{self.lens.title}: no data", f"  hint: {self.command}"]
-        return self.lens.lines(self.data)
-
-    def as_json(self) -> Any:
-        """The data; where there are none, why, and the command that makes them."""
-        if self.problem:
-            return {"problem": self.problem, "command": self.command}
-        return {"absent": True, "command": self.command} if self.data is None else settled(self.data)
 
 
 def lenses_of(subject: Subject, name: str = "") -> list[Lens]:

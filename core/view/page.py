@@ -11,8 +11,9 @@ import hashlib
 import html
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from core.errors import BuildError, UsageError
 from core.files import settled
@@ -28,24 +29,36 @@ SMALL = 1 << 14  # characters of JSON that are not worth compressing
 ESCAPED = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
-class Viewed(Protocol):
-    """The part of a view that a page uses: `core.view.looking.View`."""
+@dataclass(frozen=True)
+class View:
+    """The result of one lens. data: None where there are none; `command` makes them. problem: its exception, or "".
 
-    @property
-    def lens(self) -> Lens: ...
-    @property
-    def command(self) -> str: ...
-    @property
-    def data(self) -> dict[str, Any] | None: ...
-    @property
-    def problem(self) -> str: ...
-    @property
-    def marks(self) -> Sequence[Mapping[str, Any]]: ...
-    @property
-    def own(self) -> bool: ...
+    own: whether the lens is the core's, so that its script may draw it.
+    """
+
+    lens: Lens
+    command: str
+    data: dict[str, Any] | None = None
+    problem: str = ""
+    marks: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    own: bool = False
+
+    def lines(self) -> list[str]:
+        """The view for a terminal. Never empty."""
+        if self.problem:
+            return [f"{self.lens.title}: {self.problem}"]
+        if self.data is None:
+            return [f"{self.lens.title}: no data", f"  hint: {self.command}"]
+        return self.lens.lines(self.data)
+
+    def as_json(self) -> Any:
+        """The data; where there are none, why, and the command that makes them."""
+        if self.problem:
+            return {"problem": self.problem, "command": self.command}
+        return {"absent": True, "command": self.command} if self.data is None else settled(self.data)
 
 
-def page_of(views: Sequence[Viewed], title: str, *, plain: bool = False) -> str:
+def page_of(views: Sequence[View], title: str, *, plain: bool = False) -> str:
     """The page as text. plain: no data compressed. BuildError for a script that would end its element."""
     style, script = style_of(views), script_of(views)
     policy = (
@@ -88,7 +101,7 @@ def page_place(path: Path, option: str) -> Path:
     return path
 
 
-def head_of(view: Viewed) -> dict[str, Any]:
+def head_of(view: View) -> dict[str, Any]:
     """The head of a view, which the page has before it decodes the data."""
     lens = view.lens
     return {
@@ -107,18 +120,18 @@ def text_of(name: str) -> str:
     return (FOLDER / name).read_text("utf-8")
 
 
-def scripts_of(views: Sequence[Viewed]) -> list[tuple[str, ...]]:
+def scripts_of(views: Sequence[View]) -> list[tuple[str, ...]]:
     """The files that draw the views, by lens, each once; a plugin's lens has none."""
     return list(dict.fromkeys(view.lens.scripts for view in views if view.own and view.lens.scripts))
 
 
-def style_of(views: Sequence[Viewed]) -> str:
+def style_of(views: Sequence[View]) -> str:
     """The page's one style: view.css, and beside a view's script the .css file of its name, where there is one."""
     own = [Path(name).with_suffix(".css").name for names in scripts_of(views) for name in names]
     return "\n".join(text_of(name) for name in (STYLE, *own) if (FOLDER / name).is_file())
 
 
-def script_of(views: Sequence[Viewed]) -> str:
+def script_of(views: Sequence[View]) -> str:
     """The page's one script: base.js, tour.js, the files of each lens in a block of its own, then the start.
 
     BuildError for text that would end the element.

@@ -40,7 +40,7 @@ from core.interop import (
     with_length,
 )
 from core.outside import MOST as MOST_BYTES
-from core.outside import parse_json, read_whole, way_out
+from core.outside import parse_json, read_whole, reads
 
 from .config import CONFIG, TABLE, listed, matches, read_config, sizes
 from .rules import Rule, rules
@@ -83,9 +83,8 @@ def open_folder(path: Path) -> Folder:
 
 def _read_json(path: Path, most: int = LONGEST_CONFIG) -> dict[str, Any]:
     try:
-        value = parse_json(read_whole(path, most), unique=True)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
+        with reads(CheckpointError, path):
+            value = parse_json(read_whole(path, most), unique=True)
     except ValueError as error:
         raise CheckpointError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(value, dict):

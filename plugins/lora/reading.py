@@ -6,7 +6,7 @@ from pathlib import Path
 import core
 from core import CheckpointError
 from core.interop import TensorFile
-from core.outside import parse_json, read_whole, way_out
+from core.outside import parse_json, read_whole, reads
 
 from .adapters import CONFIG, WEIGHTS, rows_of
 
@@ -54,9 +54,8 @@ def apply(path, adapter, out, plugins):
 def settings(path):
     """alpha, and whether it is divided by the root of the rank, of adapter_config.json."""
     try:
-        config = parse_json(read_whole(path, LONGEST), unique=True)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}", hint=way_out(error)) from None
+        with reads(CheckpointError, path):
+            config = parse_json(read_whole(path, LONGEST), unique=True)
     except ValueError as error:
         raise CheckpointError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(config, dict) or "peft_type" not in config:
