@@ -5,9 +5,10 @@ It has the names that authors of ops, kernels, models and optimizers import; all
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from core.lazy import imports_of
 
 __version__ = "0.1.0"
 
@@ -15,57 +16,6 @@ __version__ = "0.1.0"
 # they are found under `core`, so that a traceback and a pickle say the same name everywhere.
 if not (Path(__file__).parent / "ops").is_dir():
     __path__.append(str(Path(__file__).parent.parent))
-
-PUBLIC = {
-    "Op": "core.op",
-    "Param": "core.op",
-    "Variant": "core.op",
-    "Reference": "core.op",
-    "Optimizer": "core.op",
-    "Launch": "core.op",
-    "CpuLaunch": "core.op",
-    "GpuLaunch": "core.op",
-    "Schedule": "core.op",
-    "State": "core.op",
-    "Adapter": "core.adapter",
-    "TrainingRun": "core.train.training",
-    "Tensors": "core.op",
-    "CHUNK": "core.step_record",
-    "SLOT": "core.step_record",
-    "stretches": "core.step_record",
-    "BuildError": "core.errors",
-    "CheckFailed": "core.errors",
-    "CheckpointError": "core.errors",
-    "CoreError": "core.errors",
-    "DataError": "core.errors",
-    "DeviceKind": "core.devices",
-    "Device": "core.device.protocol",
-    "DeviceError": "core.errors",
-    "Ranks": "core.ranks.group",
-    "RanksKind": "core.ranks.ranks_kind",
-    "UsageError": "core.errors",
-    "Evaluation": "core.evaluation",
-    "Download": "core.evaluation",
-    "DataReader": "core.data_reader",
-    "Lens": "core.lens",
-    "LensMark": "core.lens",
-    "Tokenizer": "core.tokenizers.tokenizer",
-    "TokenizerKind": "core.tokenizers.tokenizer_kind",
-    "WeightFormat": "core.weight_format",
-    "cdiv": "core.expr",
-    "unpadded": "core.expr",
-    "f32": "core.scalars",
-    "f64": "core.scalars",
-    "i32": "core.scalars",
-    "i64": "core.scalars",
-    "u32": "core.scalars",
-    "u64": "core.scalars",
-    "product": "core.products",
-    "hookimpl": "core.hooks",
-    "contents_of": "core.contents",
-    "load": "core.api",
-    "replay": "core.view.replay",
-}
 
 if TYPE_CHECKING:
     from core.adapter import Adapter as Adapter
@@ -117,10 +67,4 @@ if TYPE_CHECKING:
     from core.view.replay import replay as replay
     from core.weight_format import WeightFormat as WeightFormat
 
-__all__ = [*PUBLIC, "__version__"]  # noqa: PLE0604
-
-
-def __getattr__(name: str) -> Any:
-    if name in PUBLIC:
-        return getattr(import_module(PUBLIC[name]), name)
-    raise AttributeError(f"module 'core' has no attribute {name!r}")
+__getattr__ = imports_of(__name__, "__version__")

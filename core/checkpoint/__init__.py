@@ -38,7 +38,7 @@ from core.checkpoint.saving import sweep as sweep
 from core.checkpoint.saving import try_out as try_out
 from core.lazy import imports_of
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # reading: loaded when it is asked for, since a fresh run reads none
     from core.checkpoint.opening import Checkpoint as Checkpoint
     from core.checkpoint.opening import CheckpointWarning as CheckpointWarning
     from core.checkpoint.opening import KeptWeights as KeptWeights
@@ -50,18 +50,4 @@ if TYPE_CHECKING:
     from core.checkpoint.opening import newest as newest
     from core.checkpoint.opening import why_no_pointer as why_no_pointer
 
-# reading: loaded when it is asked for, since a fresh run reads none
-OPENING = [
-    "Checkpoint",
-    "CheckpointWarning",
-    "best",
-    "find",
-    "is_kept",
-    "is_pointer",
-    "KeptWeights",
-    "load",
-    "newest",
-    "why_no_pointer",
-]
-
-__getattr__ = imports_of(__name__, dict.fromkeys(OPENING, "core.checkpoint.opening"))
+__getattr__ = imports_of(__name__)

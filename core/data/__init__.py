@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from core.data.documents import Document, Reading
-from core.data.inputs import Inputs
-from core.data.prepare import Data, open_data
-from core.data.source import DataSource
-from core.data.token_source import TokenSource
+from core.data.documents import Document as Document
+from core.data.documents import Reading as Reading
+from core.data.inputs import Inputs as Inputs
+from core.data.prepare import Data as Data
+from core.data.prepare import open_data as open_data
+from core.data.source import DataSource as DataSource
+from core.data.token_source import TokenSource as TokenSource
 from core.lazy import imports_of
 
 if TYPE_CHECKING:
@@ -23,27 +25,4 @@ if TYPE_CHECKING:
     from core.data.pieces import InMemory as InMemory
     from core.data.pieces import Piece as Piece
 
-__all__ = [
-    "Conversations",
-    "Data",
-    "Document",
-    "HeldRows",
-    "InMemory",
-    "Inputs",
-    "Piece",
-    "Reading",
-    "DataSource",
-    "TokenSource",
-    "diff_description",
-    "open_data",
-]
-
-LATER = {
-    "Conversations": "core.data.marks",
-    "HeldRows": "core.data.array_source",
-    "InMemory": "core.data.pieces",
-    "Piece": "core.data.pieces",
-    "diff_description": "core.data.data_differences",
-}  # of readers of plugins, and of runs that continue
-
-__getattr__ = imports_of(__name__, LATER)
+__getattr__ = imports_of(__name__)

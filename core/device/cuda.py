@@ -162,10 +162,6 @@ class CudaDevice(KernelDevice):
         if self.driver.dead is None:
             self.driver.api.cuMemFree(pointer)  # waits for running launches
 
-    def tensor(self, memory: CudaMemory, offset: int, shape: Sequence[int], dtype: str) -> DeviceTensor:
-        """A tensor in `memory`, `offset` bytes from its start."""
-        return DeviceTensor(memory.pointer + offset, tuple(int(n) for n in shape), dtype, memory, offset)
-
     def memory(self) -> tuple[int, int]:
         """(free, total) bytes."""
         return self.driver.memory()

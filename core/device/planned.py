@@ -68,9 +68,6 @@ class PlannedDevice(KernelDevice):
         self._top += (nbytes // 256 + 1) * 256
         return memory
 
-    def tensor(self, memory: PlannedMemory, offset: int, shape: Sequence[int], dtype: str) -> DeviceTensor:
-        return DeviceTensor(memory.pointer + offset, tuple(int(n) for n in shape), dtype, memory, offset)
-
     def upload(self, tensor: DeviceTensor, values: Any) -> None:
         """No-op: planned tensors have no storage."""
 

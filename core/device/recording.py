@@ -45,6 +45,10 @@ class KernelDevice:
         """The device in a line."""
         return f"{self.runs}, {self.arch}"
 
+    def tensor(self, memory: Any, offset: int, shape: Sequence[int], dtype: str) -> DeviceTensor:
+        """A tensor in `memory`, `offset` bytes from its start."""
+        return DeviceTensor(memory.pointer + offset, tuple(int(n) for n in shape), dtype, memory, offset)
+
     @property
     def host(self) -> Host:
         """The facts of the device that launchers may use."""

@@ -110,10 +110,6 @@ class SimDevice(KernelDevice):
         self._allocations += 1
         return SimMemory(self.space, nbytes, f"allocation {self._allocations} ({nbytes} bytes)")
 
-    def tensor(self, memory: SimMemory, offset: int, shape: Sequence[int], dtype: str) -> DeviceTensor:
-        """A tensor in `memory`, `offset` bytes from its start."""
-        return DeviceTensor(memory.pointer + offset, tuple(int(n) for n in shape), dtype, memory, offset)
-
     def upload(self, tensor: DeviceTensor, values: Any) -> None:
         """Write an array into a tensor, rounded to nearest even where the tensor is bf16 or fp16."""
         self.space.write(tensor.pointer, encode(values, tensor.dtype, tensor.shape))

@@ -13,4 +13,4 @@ if TYPE_CHECKING:
 
 __all__ = ["NO_LIMITS", "TARGETS", "BoundPlan", "Engine", "Record", "Settings", "TraceEvent"]
 
-__getattr__ = imports_of(__name__, {"TraceEvent": "core.engine.tracing"})
+__getattr__ = imports_of(__name__)

@@ -6,19 +6,6 @@ from typing import TYPE_CHECKING
 
 from core.lazy import imports_of
 
-PUBLIC = {
-    "Answer": "core.generate.chat",
-    "Chat": "core.generate.chat",
-    "Continuation": "core.generate.text",
-    "Form": "core.generate.chat",
-    "Sampling": "core.generate.sample",
-    "generate": "core.generate.sample",
-    "generate_steps": "core.generate.sample",
-    "plain_form": "core.generate.chat",
-    "prompt_ids": "core.generate.sample",
-    "sample_logits": "core.generate.sample",
-}
-
 if TYPE_CHECKING:
     from core.generate.chat import Answer as Answer
     from core.generate.chat import Chat as Chat
@@ -31,6 +18,4 @@ if TYPE_CHECKING:
     from core.generate.sample import sample_logits as sample_logits
     from core.generate.text import Continuation as Continuation
 
-__all__ = [*PUBLIC]  # noqa: PLE0604
-
-__getattr__ = imports_of(__name__, PUBLIC)
+__getattr__ = imports_of(__name__)

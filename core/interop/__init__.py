@@ -10,53 +10,6 @@ from typing import TYPE_CHECKING
 
 from core.lazy import imports_of
 
-PUBLIC = {
-    "Graph": "core.graph",
-    "ModelDocument": "core.graph",
-    "ModelSource": "core.graph",
-    "load_model": "core.graph",
-    "unusable": "core.graph.dims",
-    "unusable_dim": "core.graph.dims",
-    "Problems": "core.graph.problems",
-    "as_list": "core.graph.model_schema",
-    "check_string": "core.graph.model_schema",
-    "check_strings": "core.graph.model_schema",
-    "check_table": "core.graph.model_schema",
-    "is_names": "core.graph.model_schema",
-    "wrong": "core.graph.model_schema",
-    "Parameter": "core.graph.types",
-    "Export": "core.interop.export",
-    "check_meaning": "core.interop.export",
-    "CONFIG": "core.interop.fitting",
-    "MOST": "core.interop.fitting",
-    "Array": "core.interop.fitting",
-    "Dims": "core.interop.fitting",
-    "Fitted": "core.interop.fitting",
-    "ModelMatch": "core.interop.fitting",
-    "Misfit": "core.interop.fitting",
-    "Weights": "core.interop.fitting",
-    "about": "core.interop.fitting",
-    "build": "core.interop.fitting",
-    "check_dims": "core.interop.fitting",
-    "find_model": "core.interop.fitting",
-    "name_pattern": "core.interop.fitting",
-    "raise_some": "core.interop.fitting",
-    "with_length": "core.interop.fitting",
-    "named_by": "core.interop.flat_file",
-    "read_head": "core.interop.flat_file",
-    "read_numbers": "core.interop.flat_file",
-    "BEGIN": "core.interop.generation",
-    "END": "core.interop.generation",
-    "PADDING": "core.interop.generation",
-    "Generation": "core.interop.generation",
-    "of_ids": "core.interop.generation",
-    "CHANGED": "core.checkpoint.tensor_file",
-    "TensorFile": "core.checkpoint.tensor_file",
-    "write_tensors": "core.checkpoint.safetensors_file",
-    "to_bf16": "core.kernels.tensors",
-    "Registry": "core.registry",
-}
-
 if TYPE_CHECKING:
     from core.checkpoint.safetensors_file import write_tensors as write_tensors
     from core.checkpoint.tensor_file import CHANGED as CHANGED
@@ -103,6 +56,4 @@ if TYPE_CHECKING:
     from core.kernels.tensors import to_bf16 as to_bf16
     from core.registry import Registry as Registry
 
-__all__ = [*PUBLIC]  # noqa: PLE0604
-
-__getattr__ = imports_of(__name__, PUBLIC)
+__getattr__ = imports_of(__name__)

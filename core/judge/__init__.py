@@ -18,15 +18,6 @@ from typing import TYPE_CHECKING
 
 from core.lazy import imports_of
 
-PUBLIC = {
-    "Judgement": "core.judge.verdict",
-    "KernelCase": "core.judge.kernel_task",
-    "KernelLaunch": "core.judge.problem",
-    "KernelTask": "core.judge.kernel_task",
-    "Problem": "core.judge.problem",
-    "judge": "core.judge.confined",
-}
-
 if TYPE_CHECKING:
     from core.judge.confined import judge as judge
     from core.judge.kernel_task import KernelCase as KernelCase
@@ -35,6 +26,4 @@ if TYPE_CHECKING:
     from core.judge.problem import Problem as Problem
     from core.judge.verdict import Judgement as Judgement
 
-__all__ = [*PUBLIC]  # noqa: PLE0604
-
-__getattr__ = imports_of(__name__, PUBLIC)
+__getattr__ = imports_of(__name__)

@@ -12,17 +12,9 @@ from typing import TYPE_CHECKING
 
 from core.lazy import imports_of
 
-PUBLIC = {
-    "FinishedRun": "core.learning.run_task",
-    "RunTask": "core.learning.run_task",
-    "load_course": "core.learning.course",
-}
-
 if TYPE_CHECKING:
     from core.learning.course import load_course as load_course
     from core.learning.run_task import FinishedRun as FinishedRun
     from core.learning.run_task import RunTask as RunTask
 
-__all__ = [*PUBLIC]  # noqa: PLE0604
-
-__getattr__ = imports_of(__name__, PUBLIC)
+__getattr__ = imports_of(__name__)

@@ -10,43 +10,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from core.lazy import imports_of
-from core.op.definition import NAME, Op, Param, State, Statement, parse_statements
-from core.op.optimizer import Optimizer, Schedule
-from core.op.shape_pattern import ACC, ACTIVATION, Pattern, Slot
-from core.op.variant import Reference, Variant
-from core.op.view import Tensors, TensorSpec, make_tensors
-from core.step_record import CONTROL, SLOT
+from core.op.definition import NAME as NAME
+from core.op.definition import Op as Op
+from core.op.definition import Param as Param
+from core.op.definition import State as State
+from core.op.definition import Statement as Statement
+from core.op.definition import parse_statements as parse_statements
+from core.op.optimizer import Optimizer as Optimizer
+from core.op.optimizer import Schedule as Schedule
+from core.op.shape_pattern import ACC as ACC
+from core.op.shape_pattern import ACTIVATION as ACTIVATION
+from core.op.shape_pattern import Pattern as Pattern
+from core.op.shape_pattern import Slot as Slot
+from core.op.variant import Reference as Reference
+from core.op.variant import Variant as Variant
+from core.op.view import Tensors as Tensors
+from core.op.view import TensorSpec as TensorSpec
+from core.op.view import make_tensors as make_tensors
+from core.step_record import CONTROL as CONTROL
+from core.step_record import SLOT as SLOT
 
 if TYPE_CHECKING:
     from core.op.gpu_launch import GpuLaunch as GpuLaunch
     from core.op.launch_types import CpuLaunch as CpuLaunch
     from core.op.launch_types import Launch as Launch
 
-__all__ = [
-    "CpuLaunch",
-    "GpuLaunch",
-    "Launch",
-    "ACC",
-    "ACTIVATION",
-    "CONTROL",
-    "NAME",
-    "Op",
-    "Optimizer",
-    "Param",
-    "Pattern",
-    "Reference",
-    "SLOT",
-    "Schedule",
-    "Slot",
-    "State",
-    "Statement",
-    "TensorSpec",
-    "Tensors",
-    "Variant",
-    "make_tensors",
-    "parse_statements",
-]
-
-TYPES = {"CpuLaunch": "core.op.launch_types", "GpuLaunch": "core.op.gpu_launch", "Launch": "core.op.launch_types"}
-
-__getattr__ = imports_of(__name__, TYPES)
+__getattr__ = imports_of(__name__)

@@ -26,19 +26,6 @@ from typing import TYPE_CHECKING
 
 from core.lazy import imports_of
 
-PUBLIC = {
-    "KernelError": "core.sim.faults",
-    "KernelFile": "core.sim.standalone",
-    "Map": "core.sim.packing",
-    "Memory": "core.sim.machine.address_space",
-    "Pointer": "core.sim.packing",
-    "PtxError": "core.sim.faults",
-    "Report": "core.sim.launching.launch_report",
-    "Simulator": "core.sim.launching.simulator",
-    "load": "core.sim.standalone",
-    "run": "core.sim.standalone",
-}
-
 if TYPE_CHECKING:
     from core.sim.faults import KernelError as KernelError
     from core.sim.faults import PtxError as PtxError
@@ -51,6 +38,4 @@ if TYPE_CHECKING:
     from core.sim.standalone import load as load
     from core.sim.standalone import run as run
 
-__all__ = [*PUBLIC]  # noqa: PLE0604
-
-__getattr__ = imports_of(__name__, PUBLIC)
+__getattr__ = imports_of(__name__)

@@ -11,31 +11,6 @@ from typing import TYPE_CHECKING
 
 from core.lazy import imports_of
 
-PUBLIC = {
-    "CheckReport": "core.testing.check_report",
-    "VariantReport": "core.testing.check_report",
-    "check_op": "core.testing.check",
-    "check_variant": "core.testing.check",
-    "derive_reference": "core.testing.derived",
-    "CHOICES": "core.testing.small_model",
-    "shared_registry": "core.testing.small_model",
-    "LOGITS": "core.testing.model_check",
-    "ModelCase": "core.testing.model_check",
-    "ModelReport": "core.testing.model_check",
-    "check_model": "core.testing.model_check",
-    "distance": "core.testing.model_check",
-    "peer_loss": "core.testing.transformers_peer",
-    "load_peer": "core.testing.transformers_peer",
-    "check_values": "core.testing.golden_folder",
-    "write_folder": "core.testing.golden_folder",
-    "Engine": "core.engine",
-    "Settings": "core.engine",
-    "check_compiles": "core.testing.compiles",
-    "load_model": "core.graph",
-    "load_registry": "core.loader",
-    "make_tensors": "core.op",
-}
-
 if TYPE_CHECKING:
     from core.engine import Engine as Engine
     from core.engine import Settings as Settings
@@ -60,6 +35,4 @@ if TYPE_CHECKING:
     from core.testing.transformers_peer import load_peer as load_peer
     from core.testing.transformers_peer import peer_loss as peer_loss
 
-__all__ = [*PUBLIC]  # noqa: PLE0604
-
-__getattr__ = imports_of(__name__, PUBLIC)
+__getattr__ = imports_of(__name__)

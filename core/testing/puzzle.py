@@ -9,20 +9,6 @@ from typing import TYPE_CHECKING
 
 from core.lazy import imports_of
 
-PUBLIC = {
-    "FunctionCase": "core.testing.python_tasks",
-    "FunctionTask": "core.testing.python_tasks",
-    "OpTask": "core.testing.python_tasks",
-    "Proof": "core.testing.proving",
-    "Puzzle": "core.testing.puzzle_types",
-    "PuzzleTask": "core.testing.puzzle_types",
-    "PuzzleVerdict": "core.testing.puzzle_types",
-    "WrongAnswer": "core.testing.puzzle_types",
-    "grade": "core.testing.grading",
-    "load_puzzle": "core.testing.puzzle_types",
-    "prove": "core.testing.proving",
-}
-
 if TYPE_CHECKING:
     from core.testing.grading import grade as grade
     from core.testing.proving import Proof as Proof
@@ -36,6 +22,4 @@ if TYPE_CHECKING:
     from core.testing.python_tasks import FunctionTask as FunctionTask
     from core.testing.python_tasks import OpTask as OpTask
 
-__all__ = [*PUBLIC]  # noqa: PLE0604
-
-__getattr__ = imports_of(__name__, PUBLIC)
+__getattr__ = imports_of(__name__)

@@ -18,15 +18,4 @@ if TYPE_CHECKING:
     from core.view.replay import replay as replay
     from core.view.subject import Subject as Subject
 
-PLACES = {
-    "view": "core.view.looking",
-    "Lens": "core.lens",
-    "LensMark": "core.lens",
-    "Subject": "core.view.subject",
-    "replay": "core.view.replay",
-    "ReplayedStep": "core.view.replay",
-}
-
-__all__ = [*PLACES]  # noqa: PLE0604
-
-__getattr__ = imports_of(__name__, PLACES)
+__getattr__ = imports_of(__name__)
