@@ -91,11 +91,18 @@ def neighbours(ours: Mapping[str, str]) -> Iterator[Neighbour]:
             if any(theirs.get(name) != ours.get(name) for name in (launcher.size, *ONE_RUN)):  # type: ignore[union-attr]
                 continue
             rank = int(theirs[launcher.rank])  # type: ignore[union-attr]
-            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
             threads = [(task / "comm").read_text().strip() for task in (folder / "task").iterdir()]
         except (OSError, ValueError, KeyError):  # no process, one of another user, or none of this run
             continue
-        one = Neighbour(rank, int(folder.name), STATES.get(state, ""), MARK in threads)
+        one = Neighbour(rank, int(folder.name), STATES.get(state(int(folder.name)), ""), MARK in threads)
         if rank not in ranks or (one.joins, one.pid) > (ranks[rank].joins, ranks[rank].pid):
             ranks[rank] = one
     return iter(ranks[rank] for rank in sorted(ranks))
+
+
+def state(pid: int) -> str:
+    """The letter of a process's state: "T" stopped, "Z" ended and not reaped; "" without the process or /proc."""
+    try:
+        return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""

@@ -17,6 +17,7 @@ from dataclasses import replace
 
 from core import signal_handlers
 from core.errors import DeviceError
+from core.ranks.arrivals import state
 from core.ranks.beats import Beat, Heard, death, gone, leaves, patience
 from core.ranks.doing import doing
 from core.ranks.group import Ranks
@@ -39,7 +40,7 @@ class Watcher:
         self._beats = {rank: Beat(rank, group.host(rank)) for rank in range(group.size)}
         self._came = dict.fromkeys(self._beats if group.reliable else (), time.monotonic())
         self._every = max(LOOK, BEAT * min(1.0, group.size / MANY))
-        self._woke = -AWAKE
+        self._looked, self._woke = time.monotonic(), -AWAKE
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="core-ranks", daemon=True)
         self._others = range(1, group.size) if group.leads else range(1)
@@ -67,8 +68,13 @@ class Watcher:
     def whole(self) -> bool:
         """Whether the run continues as far as this rank knows: no rank leaves, no process of this host has ended, and
         this rank was not stopped for so long that the others may have taken it for dead."""
-        left = any(beat.leaving for beat in self._beats.values()) or self._processes_ended(self._beats)
-        return not (left or self.group.finished or time.monotonic() - self._woke < AWAKE)
+        left = any(beat.leaving for beat in self._beats.values()) or self._processes_ended(self._beats, unreaped=True)
+        return not (left or self.group.finished or self._slept())
+
+    def _slept(self) -> bool:
+        """Whether this rank was stopped, or starved, until a moment ago. Of a rank that a signal continues, the thread
+        that receives the signal may ask before the one that looks has run again."""
+        return time.monotonic() - self._looked > ASLEEP or time.monotonic() - self._woke < AWAKE
 
     def _quiet(self, begins: bool) -> None:
         self._send(replace(self._own(), quiet=begins))
@@ -86,12 +92,12 @@ class Watcher:
             self.group.send(rank, beat.pack())
 
     def _watch(self) -> None:
-        sent, looked = 0.0, time.monotonic()
+        sent, self._looked = 0.0, time.monotonic()
         while not (self._ended.wait(LOOK) or self.group.finished):
             now = time.monotonic()  # for the whole look: a rank stopped during it takes no other one for dead
-            if now - looked > ASLEEP:  # stopped or starved: what the others sent is still to be read
+            if now - self._looked > ASLEEP:  # stopped or starved: what the others sent is still to be read
                 self._came, self._woke = dict.fromkeys(self._came, now), now
-            looked = now
+            self._looked = now
             if now - sent >= self._every:
                 sent = now
                 self._send(self._own())
@@ -102,7 +108,9 @@ class Watcher:
 
     def _dead(self, heard: list[Heard]) -> str:
         """A sentence that names a dead rank, or "". Rank 0 decides for all ranks; the others decide only where rank 0
-        is silent."""
+        is silent. One that slept decides nothing: the last beat of a rank that ended meanwhile may be lost."""
+        if self._slept():
+            return ""
         limit = self.limit + (NEXT if self.group.rank > 1 else 0.0)
         said = gone(heard, self._processes_ended(self._others)) if self.group.rank < 2 else ""
         if not said and self.group.beats and (self.group.leads or heard[0].ago > patience(limit)):
@@ -124,8 +132,9 @@ class Watcher:
         others = [Heard(self._beats[rank], now - self._came.get(rank, now)) for rank in self._others]
         return sorted([Heard(self._own()), *others], key=lambda heard: heard.beat.rank)
 
-    def _processes_ended(self, ranks: Iterable[int]) -> set[int]:
-        """The ranks of this host, among `ranks`, whose processes no longer exist."""
+    def _processes_ended(self, ranks: Iterable[int], unreaped: bool = False) -> set[int]:
+        """The ranks of this host, among `ranks`, whose processes no longer exist. unreaped: those, too, whose exit code
+        the launcher has not read yet; until then their end is the launcher's to act on."""
         host, ended = self.group.host(self.group.rank), set()
         for rank in ranks:
             if self.group.host(rank) == host and self._beats[rank].pid:
@@ -135,6 +144,8 @@ class Watcher:
                     ended.add(rank)
                 except PermissionError:
                     pass
+                if unreaped and state(self._beats[rank].pid) == "Z":
+                    ended.add(rank)
         return ended
 
     def _end_all(self, said: str) -> None:

@@ -25,6 +25,8 @@ LONGEST = 1 << 17  # characters; the longest of published models is a tenth of i
 WAIT = 30.0  # seconds for a reply, on a machine so busy that the limit of CPU time is not reached before
 TURNS = "it may accept no --system, or need turns in another order"
 REFUSED = "the template is at fault: repair it there, or move it away to continue text without turns"
+OUTSIDE = {-getattr(signal, name): name for name in ("SIGKILL", "SIGTERM", "SIGHUP") if hasattr(signal, name)}
+AGAIN = "another program ended it, or the system, which does so where memory runs out; try again"
 TOO_SLOW, TOO_LARGE = "takes more than {:g} seconds", f"needs more than {MEMORY >> 20} MiB of memory"
 
 
@@ -72,7 +74,13 @@ class Renderer:
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         child = self._started()
         assert child.stdin is not None and child.stdout is not None
-        watch = threading.Timer(WAIT, child.kill)
+        overdue = threading.Event()
+
+        def give_up() -> None:
+            overdue.set()
+            child.kill()
+
+        watch = threading.Timer(WAIT, give_up)
         watch.daemon = True
         watch.start()
         try:
@@ -87,7 +95,9 @@ class Renderer:
             reply: dict[str, Any] = json.loads(line)
             return reply
         code = self.close()
-        slow = code in (-getattr(signal, "SIGPROF", 0), -getattr(signal, "SIGKILL", 0))
+        slow = overdue.is_set() or code in (-getattr(signal, "SIGPROF", 0), 0)
+        if not slow and code in OUTSIDE:
+            raise DataError(f"the process for chat templates was ended by {OUTSIDE[code]}", hint=AGAIN)
         return {"slow": slow, "memory": not slow, "line": None}
 
     def _started(self) -> subprocess.Popen[bytes]:

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -17,9 +18,18 @@ DAEMONS = ("prterun", "prted")
 MPIEXEC = DAEMONS[0]
 INIT = 1  # the pid of a process that nothing of its own namespace can stop
 SEQUENCE = 1.0  # seconds within which a SIGTERM behind a SIGCONT is the daemon's
-SECONDS = 2.5  # until a daemon is signalled, as Ctrl-C twice would do
-END = f"""
-sleep {SECONDS}
+LOOKS, BETWEEN = 10, 0.25  # looks at a daemon that runs until it is signalled, as Ctrl-C twice would do; seconds
+END = """
+left=$3
+while [ $left -gt 0 ]; do
+    sleep $4
+    read -r stat < /proc/$1/stat || exit
+    case "$stat" in
+        "$1 ($2) "[Tt]*) ;;  # stopped by a rank that saves
+        "$1 ($2) "*) left=$((left - 1)) ;;
+        *) exit ;;
+    esac
+done
 for signal in TERM TERM INT INT; do
     [ "$(cat /proc/$1/comm 2>/dev/null)" = $2 ] && kill -$signal $1
     sleep 0.5
@@ -42,20 +52,19 @@ def parent():
     return (pid, name) if name in DAEMONS else None
 
 
-def apart(script, pid, name, **streams):
+def apart(script, *words, **streams):
     """Run a script about a process; it outlives this rank and the rank's process group."""
-    null = subprocess.DEVNULL
-    return subprocess.Popen(
-        ["sh", "-c", script, "sh", str(pid), name], stdout=null, stderr=null, start_new_session=True, **streams
-    )
+    command, null = ["sh", "-c", script, "sh", *map(str, words)], subprocess.DEVNULL
+    return subprocess.Popen(command, stdout=null, stderr=null, start_new_session=True, **streams)
 
 
-def end_later():
-    """Signal this rank's parent in a while, if that is a daemon of Open MPI and is still there by then."""
+def end_later(hosts):
+    """Signal this rank's parent in a while, if it is a daemon of Open MPI that may wait for another one, and is still
+    there by then. hosts: of all ranks. Time in which a daemon is stopped does not count."""
     daemon = parent()
-    if daemon:
+    if daemon and (daemon[1] != MPIEXEC or len(set(hosts)) > 1):
         with suppress(OSError):  # no sh: the daemon stays
-            apart(END, *daemon, stdin=subprocess.DEVNULL)
+            apart(END, *daemon, LOOKS, BETWEEN, stdin=subprocess.DEVNULL)
 
 
 class Hold:
@@ -64,6 +73,8 @@ class Hold:
     def __init__(self, speaks):
         """speaks: whether this rank has a word for the person at the launcher."""
         self.speaks, self.held = speaks, False
+        self.over = False  # whether nothing is left to finish: `release` and `hold` come from different threads
+        self.lock = threading.Lock()
         self.continued = -SEQUENCE  # when the last SIGCONT came
         self.guard = None
 
@@ -81,21 +92,27 @@ class Hold:
         if daemon is None or daemon[0] == INIT:
             return
         pid, name = daemon
-        with suppress(OSError):
-            os.kill(pid, signal.SIGSTOP)
-            self.held = True
-            self.guard = apart(CONTINUE, pid, name, stdin=subprocess.PIPE)
+        with self.lock:
+            if self.over:
+                return
+            with suppress(OSError):
+                os.kill(pid, signal.SIGSTOP)
+                self.held = True
+                self.guard = apart(CONTINUE, pid, name, stdin=subprocess.PIPE)
         if self.held and self.guard is None:  # no sh
             self.release()
         elif self.held and name == MPIEXEC:
             speak_past(pid, self.speaks)
 
     def release(self):
-        """Continue the parent; it kills this rank at once."""
-        if self.held:
+        """Continue the parent, which kills this rank at once; it is not held again."""
+        with self.lock:
+            self.over = True
+            daemon = parent() if self.held else None
             self.held = False
-            with suppress(OSError):
-                os.kill(os.getppid(), signal.SIGCONT)
+            if daemon:
+                with suppress(OSError):
+                    os.kill(daemon[0], signal.SIGCONT)
 
 
 def speak_past(pid, aloud):

@@ -60,7 +60,7 @@ class MpiRanks(Ranks):
                 time.sleep(min(SHARE * waited, LONGEST))
 
     def abort(self, code):
-        end_later()
+        end_later(self.hosts)
         if self.parent.held:  # it would not hear of an abort
             os._exit(code)
         self.exit_within(LAST_WORDS, code)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import time
 from dataclasses import asdict, replace
 
@@ -13,6 +15,7 @@ from fake_ranks import Beside
 from core import RanksKind
 from core.departure import depart
 from core.loader import load_registry
+from core.ranks.arrivals import state
 from core.ranks.beats import LAGS, Beat, Heard, Lagging, death, gone, leaves, patience
 from core.ranks.group import Ranks
 from core.ranks.joining import UNFINISHED, join
@@ -186,3 +189,25 @@ def test_a_rank_that_was_stopped_amid_a_look_judges_nobody(monkeypatch: pytest.M
         time.sleep(0.01)
     watcher.end()
     assert group.ended == []
+
+
+def test_a_rank_that_was_stopped_knows_it_before_its_watchdog_has_looked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launcher that ends a stopped rank continues it first: the thread that hears of it may run before the other."""
+    group, real = Sleeper(), time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: real() + group.stopped)
+    watcher = Watcher(group, 5.0)
+    assert watcher.whole
+    group.stopped = 4.0
+    assert not watcher.whole
+
+
+@pytest.mark.skipif(not state(os.getpid()), reason="the state of a process is in /proc")
+def test_a_rank_that_ended_and_is_not_reaped_is_part_of_no_whole_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launcher that is stopped reaps nobody."""
+    watcher = Watcher(Sleeper(), 5.0)
+    ended = subprocess.Popen(["true"])
+    watcher._beats[0] = replace(watcher._beats[0], pid=ended.pid)
+    assert watcher.whole
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    assert not watcher.whole
+    ended.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from core.plugins.llmc import model_file as llmc
 from core import checkpoint
 from core.checkpoint.tensor_file import TensorFile
 from core.errors import CheckpointError, CoreError, DataError, UsageError
+from core.tokenizers import templates
 from core.tokenizers.templates import REFUSED, Renderer
 
 # --- chat templates --------------------------------------------------------------------------------------------------
@@ -45,7 +47,7 @@ TEMPLATES = {
     "{{ range(10**10) }}": (1, "Range too big"),
     "\n\n{{ raise_exception('no system') }}": (3, "says: no system"),
     "{{ raise_exception('a' * 10**6) }}": (1, "a" * 500),
-    "{{ 'a' * (2**24 + 1) }}": (None, "16,777,217 characters"),
+    "{% set a = 'a' * 4096 %}{% for i in range(4097) %}{{ a }}{% endfor %}": (None, "16,781,312 characters"),
     "{% break %}": (None, "outside loop"),
 }
 
@@ -88,6 +90,24 @@ def test_templates_render_in_one_process_that_knows_none_of_our_files(renderer: 
     os.kill(child.pid, 9)
     assert child.wait() == -9
     assert renderer.render("a", SAID, "") == "a", "a new process takes the place of one that was killed"
+
+
+@pytest.mark.parametrize(("number", "says"), [(9, "was ended by SIGKILL"), (0, "takes more than 30 seconds")])
+def test_a_template_is_not_blamed_for_the_end_of_its_process_by_another_program(
+    number: int, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0: the process is ended by ourselves, as too slow."""
+    pytest.importorskip("jinja2")
+    monkeypatch.setattr(templates, "WAIT", 30.0 if number else 0.5)
+    made = Renderer(soft=30.0, hard=30.0)
+    endless = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    made.render("a", SAID, "")
+    if number:
+        threading.Timer(0.2, os.kill, (made._child.pid, number)).start()  # type: ignore[union-attr]
+    with pytest.raises(DataError, match=says):
+        made.render(endless, SAID, "t.jinja")
+    assert (endless in made._refused) == (not number)
+    made.close()
 
 
 # --- headers ---------------------------------------------------------------------------------------------------------
