@@ -72,15 +72,15 @@ def read_metrics(out: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
-def steps_on(ranks: int, model: Path | str, out: Path, micro_steps: int, **settings: Any) -> dict[str, Any]:
-    """What steps_on_ranks.py writes, by name: losses, norms, the first step's gradients, the parameters behind."""
-    given = {"device": "cpu", "precision": "f32", "optimizer": "adamw", "options": {"clip": 1.0}, **settings}
-    start = mpiexec(ranks) if ranks > 1 else []
+def steps_on_ranks(folder: Path, cases: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """For each case what steps_on_ranks.py writes, by name: losses, norms, the first step's gradients, the parameters
+    behind. folder: holds the models. All cases are one start of two ranks."""
+    usual = {"device": "cpu", "precision": "f32", "optimizer": "adamw", "options": {"clip": 1.0}}
+    whole = {name: {"alone": False, "micro_steps": 1, "parts": None, **usual, **case} for name, case in cases.items()}
     script = str(Path(__file__).with_name("steps_on_ranks.py"))
-    command = [*start, sys.executable, script, str(model), str(out), str(micro_steps), json.dumps(given)]
+    command = [*mpiexec(2), sys.executable, script, str(folder), json.dumps(whole)]
     done = subprocess.run(
-        command, cwd=ROOT, env=environment(out.parent), capture_output=True, text=True, timeout=120, check=False
+        command, cwd=ROOT, env=environment(folder), capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    with np.load(out) as arrays:
-        return dict(arrays)
+    return {name: dict(np.load(folder / f"{name}.npz")) for name in cases}
