@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 from small_run import config, write
+
+from core import cli
 
 ROOT = Path(__file__).parents[2]
 NEEDS_MPI = pytest.mark.skipif(
@@ -41,13 +44,22 @@ def mpiexec(ranks: int) -> list[str]:
     return ["mpiexec", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)]
 
 
-def core_on(ranks: int, *arguments: str, folder: Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    """`core ARGUMENTS` on that many ranks; without mpiexec on one."""
-    start = mpiexec(ranks) if ranks > 1 else []
-    command = [*start, sys.executable, "-m", "core", *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, env=environment(folder), capture_output=True, text=True, timeout=timeout, check=False
-    )
+def core_on(ranks: int, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """`core ARGUMENTS` on that many ranks."""
+    return finished([*mpiexec(ranks), sys.executable, "-m", "core", *arguments], folder)
+
+
+def commands_on(ranks: int, *commands: Sequence[str], folder: Path) -> None:
+    """Commands as commands_on_ranks.py has them, on that many ranks, each successful."""
+    script = str(Path(__file__).with_name("commands_on_ranks.py"))
+    done = finished([*mpiexec(ranks), sys.executable, script, json.dumps(commands)], folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def finished(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """A command, run to its end."""
+    variables = environment(folder)
+    return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=240, check=False)
 
 
 def small_config(folder: Path, C: int = 16, **train: Any) -> str:
@@ -60,11 +72,9 @@ def small_config(folder: Path, C: int = 16, **train: Any) -> str:
     return str(folder / "small.toml")
 
 
-def train_on(ranks: int, out: Path, *words: str, device: str = "cpu") -> list[dict[str, float]]:
-    """The metrics of a run on that many ranks, a dictionary a step. words: the config and more of the command line."""
-    done = core_on(ranks, "train", *words, "--device", device, "--out", str(out), folder=out.parent)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return read_metrics(out)
+def train_here(*words: str) -> None:
+    """`core train` on one rank, in this process."""
+    assert not cli.core.main(["train", *words], standalone_mode=False)
 
 
 def read_metrics(out: Path) -> list[dict[str, float]]:
@@ -79,8 +89,6 @@ def steps_on_ranks(folder: Path, cases: dict[str, dict[str, Any]]) -> dict[str, 
     whole = {name: {"alone": False, "micro_steps": 1, "parts": None, **usual, **case} for name, case in cases.items()}
     script = str(Path(__file__).with_name("steps_on_ranks.py"))
     command = [*mpiexec(2), sys.executable, script, str(folder), json.dumps(whole)]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment(folder), capture_output=True, text=True, timeout=240, check=False
-    )
+    done = finished(command, folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return {name: dict(np.load(folder / f"{name}.npz")) for name in cases}

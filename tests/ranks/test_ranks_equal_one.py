@@ -1,14 +1,20 @@
-"""Runs on several ranks have the numbers of a run on one."""
+"""Runs on several ranks have the numbers of a run on one, and resume on as many ranks and on others."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from mpi_runs import NEEDS_MPI, small_config, train_on
+from commands_on_ranks import copy_again
+from mpi_runs import NEEDS_MPI, commands_on, read_metrics, small_config, train_here
+
+import core
+from core import checkpoint
 
 pytestmark = NEEDS_MPI
 NEAR = 1e-6
+FILES = ["model.safetensors", "optimizer-00001-of-00002.safetensors", "optimizer-00002-of-00002.safetensors"]
 
 
 def near(ours: list[dict[str, float]], theirs: list[dict[str, float]]) -> None:
@@ -22,15 +28,74 @@ def near(ours: list[dict[str, float]], theirs: list[dict[str, float]]) -> None:
         assert one.get("val_tokens") == other.get("val_tokens")
 
 
+def words(config: str, out: Path, *more: str, device: str = "cpu") -> list[str]:
+    """Of a command that trains."""
+    return [config, "--device", device, "--out", str(out), *more]
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with runs of two ranks that are started once: "sim", in the simulator; "whole", sharded, and from its
+    middle "again", and "again-unsharded". Its configs are in the folders "a" and "b"."""
+    folder = tmp_path_factory.mktemp("two")
+    for name in "ab":
+        (folder / name).mkdir()
+    of_sim = small_config(folder / "a", steps=3, tokens_per_step=64, val_every=3, val_tokens=64)
+    config = small_config(folder / "b", 112, steps=4, val_every=0, checkpoint_every=2)  # slices begin at chunks
+    whole, again, unsharded = (folder / name for name in ("whole", "again", "again-unsharded"))
+    commands_on(
+        2,
+        ["train", *words(of_sim, folder / "sim", device="sim")],
+        ["train", *words(config, whole)],
+        ["again", str(whole), str(again)],
+        ["train", *words(config, again, "--resume")],
+        ["again", str(whole), str(unsharded)],
+        ["train", *words(config, unsharded, "--resume", "--set", "train.shard=false")],
+        folder=folder,
+    )
+    return folder
+
+
 def test_losses_norms_and_validation_are_those_of_one_rank_with_dropout(tmp_path: Path) -> None:
-    config = small_config(tmp_path)
-    one = train_on(1, tmp_path / "one", config)
+    """Of two micro-steps on each of three ranks."""
+    config = small_config(tmp_path, tokens_per_step=192, val_tokens=192)
+    train_here(*words(config, tmp_path / "one"))
+    one = read_metrics(tmp_path / "one")
     assert len(one) == 20 and sum("val_loss" in line for line in one) == 4
-    for ranks in (2, 4):
-        near(train_on(ranks, tmp_path / f"{ranks}", config), one)
-        assert f", {ranks} ranks on " in (tmp_path / f"{ranks}" / "train.log").read_text()
+    commands_on(3, ["train", *words(config, tmp_path / "three")], folder=tmp_path)
+    near(read_metrics(tmp_path / "three"), one)
+    assert ", 3 ranks on " in (tmp_path / "three" / "train.log").read_text()
 
 
-def test_simulators_train_together_through_the_host(tmp_path: Path) -> None:
-    config = small_config(tmp_path, steps=3, tokens_per_step=64, val_every=3, val_tokens=64)
-    near(*(train_on(n, tmp_path / f"{n}", config, device="sim") for n in (2, 1)))
+def test_simulators_train_together_through_the_host(two_ranks: Path, tmp_path: Path) -> None:
+    train_here(*words(str(two_ranks / "a" / "small.toml"), tmp_path / "one", device="sim"))
+    near(read_metrics(two_ranks / "sim"), read_metrics(tmp_path / "one"))
+
+
+def losses(run: Path) -> list[float]:
+    return [line["loss"] for line in read_metrics(run)]
+
+
+@pytest.mark.parametrize(("name", "files"), [("again", 3), ("again-unsharded", 2)])
+def test_a_sharded_run_resumes_on_as_many_ranks_bit_for_bit(two_ranks: Path, name: str, files: int) -> None:
+    last, found = (checkpoint.load(two_ranks / run / "checkpoints" / "step_00000004") for run in ("whole", name))
+    assert sorted(p.name for p in last.path.glob("*.safetensors")) == FILES
+    assert losses(two_ranks / name) == losses(two_ranks / "whole")
+    assert (found.optimizer.keys(), len(found.files)) == (last.optimizer.keys(), files)
+    for ours, theirs in zip(
+        (found.parameters, *found.optimizer.values()), (last.parameters, *last.optimizer.values()), strict=True
+    ):
+        assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_sharded_run_resumes_on_one_rank_within_rounding_and_commands_read_it(
+    two_ranks: Path, tmp_path: Path
+) -> None:
+    whole = two_ranks / "whole"
+    copy_again(str(whole), str(tmp_path / "one"))
+    train_here(*words(str(two_ranks / "b" / "small.toml"), tmp_path / "one", "--resume"))
+    assert losses(tmp_path / "one") == pytest.approx(losses(whole), rel=NEAR)
+    assert len(checkpoint.load(tmp_path / "one" / "checkpoints" / "step_00000004").files) == 2
+    model = core.load(str(whole))
+    assert np.isfinite(model.logits(np.arange(8)[None])).all()
+    assert model.params.keys() == checkpoint.load(whole / "checkpoints" / "step_00000004").parameters.keys()

@@ -1,17 +1,14 @@
-"""Checkpoints of runs of which each rank has a slice: on the same number of ranks, on others, and read by commands."""
+"""Checkpoints of which each rank saves a slice, and updates of slices: those of one rank."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from forked_ranks import Summing, on_ranks
-from mpi_runs import NEEDS_MPI, small_config, train_on
 
-import core
 from core import checkpoint
 from core.checkpoint import Contents
 from core.engine import Engine, Settings
@@ -19,33 +16,6 @@ from core.graph import load_model
 from core.loader import load_registry
 from core.ranks.group import ALONE, Ranks
 from core.train.sliced_saving import saver
-
-FILES = ["model.safetensors", "optimizer-00001-of-00002.safetensors", "optimizer-00002-of-00002.safetensors"]
-
-
-@NEEDS_MPI
-def test_a_sharded_run_resumes_on_as_many_ranks_bit_for_bit_and_on_others_within_rounding(tmp_path: Path) -> None:
-    whole = tmp_path / "whole"
-    config = small_config(tmp_path, 112, steps=4, val_every=0, checkpoint_every=2)  # slices begin at chunks
-    losses = [line["loss"] for line in train_on(2, whole, config)]
-    last = checkpoint.load(whole / "checkpoints" / "step_00000004")
-    assert sorted(p.name for p in last.path.glob("*.safetensors")) == FILES
-    for ranks, settings, bits in ((2, (), True), (2, ("--set", "train.shard=false"), True), (1, (), False)):
-        run = tmp_path / f"again-{ranks}-{len(settings)}"
-        shutil.copytree(whole, run)
-        shutil.rmtree(run / "checkpoints" / "step_00000004")
-        again = [line["loss"] for line in train_on(ranks, run, config, "--resume", *settings)]
-        assert again == (losses if bits else pytest.approx(losses, rel=1e-6))
-        found = checkpoint.load(run / "checkpoints" / "step_00000004")
-        assert (found.optimizer.keys(), len(found.files)) == (last.optimizer.keys(), 2 if settings or ranks == 1 else 3)
-        if bits:
-            for ours, theirs in zip((found.parameters, *found.optimizer.values()),
-                                    (last.parameters, *last.optimizer.values()), strict=True):  # fmt: skip
-                assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
-    tokens = np.arange(8)[None]
-    model = core.load(str(whole))
-    assert np.isfinite(model.logits(tokens)).all() and model.params.keys() == last.parameters.keys()
-
 
 MODEL = """
 extends = "gpt2_124m"
