@@ -194,6 +194,14 @@ class TrainTable(Table, frozen=True, kw_only=True):
         bool,
         Meta(description="Replay a step's launches as CUDA graphs, on `cuda`. Results have the same bits without."),
     ] = True
+    dependent_launch: Annotated[
+        bool,
+        Meta(
+            description="On `cuda`, from compute capability 9.0 on, a kernel may start before the kernel in front of "
+            "it has ended ([launch.md](launch.md#programmatic-dependent-launch)). Results have the same bits without. "
+            "Its effect on time is not measured."
+        ),
+    ] = False
     rank_timeout: Annotated[
         float,
         Meta(

@@ -150,6 +150,9 @@ class CpuDevice:
         nbytes = math.prod(shape) * kind.itemsize
         return memory[offset : offset + nbytes].view(kind).reshape(tuple(shape))
 
+    def allow_dependent_launch(self) -> None:
+        """No-op: there are no kernels."""
+
     def captured(self, commands: Sequence[Command]) -> Sequence[Command]:
         """The commands in the form that replays fastest: as they are."""
         return commands

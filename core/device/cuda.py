@@ -19,7 +19,7 @@ from core import variables
 from core.device.driver import OUT_OF_MEMORY, Driver, StickyError
 from core.device.launch import CallRecord, Host, HostRecord, LaunchRecord, Recorded
 from core.device.loaded import LoadedKernels
-from core.device.packed import Captured, CudaLaunch, LaunchPacker, Split, in_graphs
+from core.device.packed import Captured, CudaLaunch, LaunchPacker, Split, in_graphs, launch_in_order
 from core.device.planned import PlannedDevice, unbacked
 from core.device.recording import KernelDevice
 from core.device.side_stream import SideStream
@@ -38,6 +38,7 @@ from core.words import human
 Array = np.ndarray[Any, Any]
 
 LOGGED = 64  # replayed lists that an error can still name
+PROGRAMMATIC_EDGES = 12_030  # CUDA's release notes: from 12.3 on, stream capture makes edges of dependent launches
 SYNC = "CORELM_SYNC"  # environment: wait after every launch, so that an error names the one that failed
 
 
@@ -232,6 +233,19 @@ class CudaDevice(KernelDevice):
         fits."""
         return self.kernels.resident(kernel, threads, smem, self.sms)
 
+    def allow_dependent_launch(self) -> None:
+        """Let kernels that begin with `dependent_start()` start before the kernel in front of them has ended, from
+        compute capability 9.0 on; older chips start them in full order. Raises DeviceError for a driver that has no
+        such edges in CUDA graphs."""
+        version = int(self.driver.call("cuDriverGetVersion"))
+        if version < PROGRAMMATIC_EDGES:
+            raise DeviceError(
+                f"[train] dependent_launch needs a driver for CUDA 12.3 or newer, and this one is for CUDA "
+                f"{version // 1000}.{version % 1000 // 10}",
+                hint="update the driver to 545 or newer, or leave dependent_launch out",
+            )
+        self._packer.dependent_launch = True
+
     def as_command(self, launch: Recorded) -> CudaLaunch:
         return CudaLaunch(launch)
 
@@ -273,8 +287,7 @@ class CudaDevice(KernelDevice):
         self._watched.mark()
 
     def _launch(self, commands: Sequence[CudaLaunch]) -> None:
-        for command in commands:
-            status = command.start()  # type: ignore[misc]
+        for command, status in launch_in_order(commands):
             if status:
                 self._refused(command, status)
 

@@ -41,7 +41,6 @@ class LaunchRecord:
     block: tuple[int, int, int]
     smem: int = 0
     cluster: int = 1
-    pdl: bool = False
     node: str = ""
     method: str = ""
     line: str = ""
@@ -162,15 +161,13 @@ class KernelRecorder(GpuLaunch):
         block: int | Sequence[int],
         smem: int = 0,
         cluster: int = 1,
-        pdl: bool = False,
         define: Mapping[str, str | int] | None = None,
     ) -> None:
         """Launch the `extern "C"` kernel of that name from the variant's source.
 
         args: tensors, `i32(n)`, `u64(n)`, `f32(x)`, tensor maps, or None for a null pointer, in the kernel's order.
         grid in thread blocks, block in threads, up to three sizes each. smem: bytes of dynamic shared memory, which
-        the chip counts together with the kernel's static ones. cluster: thread blocks along x. pdl: the launch may
-        begin before the one in front of it has ended, where the chip can do that (from 9.0 on). define: macros of this
+        the chip counts together with the kernel's static ones. cluster: thread blocks along x. define: macros of this
         instance. Raises BuildError for a launch that could not run.
         """
         line = _caller()
@@ -185,7 +182,6 @@ class KernelRecorder(GpuLaunch):
             _sizes(block, "block", where),
             int(smem),
             int(cluster),
-            pdl,
             self.node,
             self.method,
             line,

@@ -14,16 +14,21 @@ from core.device.driver import MAP_ALIGNMENT, Driver, encode_map
 from core.device.launch import CallRecord, HostRecord, LaunchRecord, Recorded
 from core.device.loaded import LoadedKernels
 from core.errors import BuildError, CoreError
-from core.kernels.arguments import bytes_of
+from core.kernels.arguments import bytes_of, starts_dependent
 from core.kernels.tensors import TensorMap
 
 
 class CudaLaunch:
-    """A recorded launch, ready to be replayed: function, configuration and packed parameters; or a library's call."""
+    """A recorded launch, ready to be replayed: function, configuration and packed parameters; or a library's call.
+
+    start: launches and gives the driver's status; a library raises. early: the same, of a kernel that may start before
+    the kernel in front of it has ended; None for all others.
+    """
 
     def __init__(self, record: Recorded) -> None:
         self.record = record
-        self.start: Callable[[], int] | None = None  # launches and gives the driver's status; a library raises
+        self.start: Callable[[], int] | None = None
+        self.early: Callable[[], int] | None = None
         self.kept: Any = None  # the memory of the packed parameters
 
 
@@ -48,11 +53,24 @@ def in_graphs(commands: Sequence[CudaLaunch]) -> Captured | Split:
     return Split(commands) if split else Captured(commands)
 
 
+def launch_in_order(commands: Sequence[CudaLaunch]) -> Iterator[tuple[CudaLaunch, int]]:
+    """Start prepared commands one after the other: (command, the driver's status). A kernel starts early only right
+    behind another kernel of the list: behind a library's call, work of the host or an earlier list it starts in full
+    order (docs/launch.md)."""
+    behind_kernel = False
+    for command in commands:
+        start = command.early if behind_kernel and command.early else command.start
+        yield command, start()  # type: ignore[misc]
+        behind_kernel = isinstance(command.record, LaunchRecord)
+
+
 class LaunchPacker:
-    """Makes recorded launches ready for one stream of a GPU."""
+    """Makes recorded launches ready for one stream of a GPU. dependent_launch: kernels that begin with
+    `dependent_start()` may start early."""
 
     def __init__(self, driver: Driver, stream: Any, kernels: LoadedKernels) -> None:
         self.driver, self.stream, self.kernels = driver, stream, kernels
+        self.dependent_launch = False
 
     def ready_call(self, command: CudaLaunch, record: CallRecord) -> None:
         """Prepare a library's work. Raises its CoreError with the launcher that called it."""
@@ -72,10 +90,16 @@ class LaunchPacker:
         function = self.kernels.function(record.kernel, record.block, record.smem, record.cluster, record.where).handle
         parameters, alive = pack(list(self._encoded(record)))
         self._check_parameters(function, record)
-        config = self._config(record)
         launch = self.driver.api.cuLaunchKernelEx
-        command.kept = (alive, config, record.args)
-        command.start = lambda: int(launch(config, function, parameters, 0)[0])
+
+        def starter(early: bool) -> Callable[[], int]:
+            config = self._config(record, early)
+            return lambda: int(launch(config, function, parameters, 0)[0])
+
+        command.kept = (alive, record.args)
+        command.start = starter(early=False)
+        if self.dependent_launch and self.kernels.chip.hopper and starts_dependent(record.kernel):
+            command.early = starter(early=True)
 
     def _encoded(self, record: LaunchRecord) -> Iterator[bytes]:
         for argument in record.args:
@@ -99,7 +123,7 @@ class LaunchPacker:
                 f"{', '.join(map(str, theirs[: len(ours) + 1])) or 'none'}"
             )
 
-    def _config(self, record: LaunchRecord) -> Any:
+    def _config(self, record: LaunchRecord, early: bool) -> Any:
         api = self.driver.api
         config = api.CUlaunchConfig()
         config.gridDimX, config.gridDimY, config.gridDimZ = record.grid
@@ -113,7 +137,7 @@ class LaunchPacker:
             size = attribute.value.clusterDim
             size.x, size.y, size.z = record.cluster, 1, 1
             attributes.append(attribute)
-        if record.pdl and self.kernels.chip.hopper:
+        if early:
             attribute = api.CUlaunchAttribute()
             attribute.id = api.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
             attribute.value.programmaticStreamSerializationAllowed = 1

@@ -70,16 +70,27 @@ struct Scale {
 };
 
 // target, source: (n)
-extern "C" __global__ void fill(TARGET* target, float value, u64 n) { elements(n, Fill{target, TARGET(value)}); }
-extern "C" __global__ void copy(TARGET* target, const SOURCE* source, u64 n) { elements(n, Copy{target, source}); }
-extern "C" __global__ void add(TARGET* target, const SOURCE* source, u64 n) { elements(n, Add{target, source}); }
+extern "C" __global__ void fill(TARGET* target, float value, u64 n) {
+    dependent_start();
+    elements(n, Fill{target, TARGET(value)});
+}
+extern "C" __global__ void copy(TARGET* target, const SOURCE* source, u64 n) {
+    dependent_start();
+    elements(n, Copy{target, source});
+}
+extern "C" __global__ void add(TARGET* target, const SOURCE* source, u64 n) {
+    dependent_start();
+    elements(n, Add{target, source});
+}
 
 extern "C" __global__ void scale_by(TARGET* target, const double* control, u64 n) {
+    dependent_start();
     elements(n, Scale{target, float(((const Step*)control)->loss_scale)});
 }
 
 // control[slot] += sum over n of a * b / loss_scale, in double: one thread block of whole warps
 extern "C" __global__ void dot(double* control, int slot, const TARGET* a, const SOURCE* b, u64 n) {
+    dependent_start();
     double sum = 0;
     for (u64 i = threadIdx.x; i < n; i += blockDim.x) sum += (double)float(a[i]) * (double)float(b[i]);
     sum = block_sum(sum);

@@ -131,6 +131,11 @@ class Device(Protocol):
         zeroed, that nothing else writes. Raises BuildError."""
         ...
 
+    def allow_dependent_launch(self) -> None:
+        """Let kernels that can do so start before the kernel in front of them has ended, where the chip can; results
+        have the same bits. Raises DeviceError."""
+        ...
+
     def captured(self, commands: Sequence[Any]) -> Sequence[Command]:
         """Commands in the form that replays fastest."""
         ...

@@ -76,6 +76,9 @@ class KernelDevice:
     def as_command(self, launch: Recorded) -> Any:
         return launch
 
+    def allow_dependent_launch(self) -> None:
+        """No-op: on most devices kernels run one after another."""
+
     def captured(self, commands: Sequence[Any]) -> Sequence[Any]:
         """The commands in the form that replays fastest: on most devices, as they are."""
         return commands

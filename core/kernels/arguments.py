@@ -72,24 +72,45 @@ SIGNATURE = re.compile(
 
 
 AMBIGUOUS: list[str] = []  # of overloads, which one name does not tell apart
+DEPENDENT_START = re.compile(r"\s*dependent_start\s*\(\s*\)\s*;")
+
+
+@cache
+def definitions(text: str) -> list[tuple[str, list[str], bool]]:
+    """(kernel, its parameters as written, whether it begins with `dependent_start();`) for each that the source
+    writes out."""
+    plain = re.sub(r"/\*.*?\*/", " ", re.sub(r"//[^\n]*", "", text), flags=re.DOTALL)
+    found = []
+    for match in SIGNATURE.finditer(plain):
+        parts = [" ".join(p.split()) for p in match["parameters"].split(",")]
+        first = DEPENDENT_START.match(plain, match.end()) is not None
+        found.append((match["name"], [] if parts == [""] else parts, first))
+    return found
 
 
 @cache
 def signatures(text: str) -> dict[str, list[str]]:
     """kernel -> its parameters as written, for those kernels that the source writes out."""
-    plain = re.sub(r"/\*.*?\*/", " ", re.sub(r"//[^\n]*", "", text), flags=re.DOTALL)
     types: dict[str, list[str]] = {}
-    for match in SIGNATURE.finditer(plain):
-        parts = [" ".join(p.split()) for p in match["parameters"].split(",")]
-        written = [] if parts == [""] else parts
-        types[match["name"]] = written if types.get(match["name"], written) == written else AMBIGUOUS
+    for name, written, _ in definitions(text):
+        types[name] = written if types.get(name, written) == written else AMBIGUOUS
     return {name: parts for name, parts in types.items() if parts is not AMBIGUOUS}
+
+
+def starts_dependent(kernel: Kernel) -> bool:
+    """Whether the first statement of a kernel's body is `dependent_start();`, in each definition of its name: then it
+    may be launched before the kernel in front of it has ended (docs/launch.md). False where a macro writes it."""
+    firsts = [first for name, _, first in definitions(_text_of(kernel)) if name == kernel.name]
+    return bool(firsts) and all(firsts)
 
 
 def signature(kernel: Kernel) -> list[str] | None:
     """The kernel's parameters as its source writes them; None where it is written by a macro, or not there."""
-    text = kernel.text if kernel.text is not None else source_text(kernel.source)
-    return signatures(text).get(kernel.name)
+    return signatures(_text_of(kernel)).get(kernel.name)
+
+
+def _text_of(kernel: Kernel) -> str:
+    return kernel.text if kernel.text is not None else source_text(kernel.source)
 
 
 def source_text(path: Path) -> str:

@@ -56,6 +56,15 @@ struct fp16 {
 __device__ inline u64 global_thread() { return (u64)blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ inline u64 global_row() { return (u64)blockIdx.x * blockDim.y + threadIdx.y; }
 
+// The first statement of a kernel, by all threads, if it may start before the kernel in front of it has ended: the next
+// kernel may start, and this one waits until all before it have ended and their writes are visible (docs/launch.md).
+__device__ inline void dependent_start() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 // The control record, `t.step`: the numbers of one training step (core/op.py, CONTROL)
 struct Step {
     double lr, step, loss_scale, loss, norm, scale, ok, halted, loss_limit, norm_limit, good_steps, growth_steps,

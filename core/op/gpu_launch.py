@@ -26,7 +26,6 @@ class GpuLaunch(Launch, Protocol):
         block: int | Sequence[int],
         smem: int = 0,
         cluster: int = 1,
-        pdl: bool = False,
         define: Mapping[str, str | int] | None = None,
     ) -> None:
         """Launch the `extern "C"` kernel of that name from the variant's `source`.
@@ -34,10 +33,9 @@ class GpuLaunch(Launch, Protocol):
         args, in the kernel's order: tensors, None for a null pointer, scalars with a type (`i32(n)`, `u64(n)`,
         `f32(x)`), tensor maps of `tmap`. grid: thread blocks, block: threads, each one to three sizes of at least 1.
         smem: bytes of dynamic shared memory, which the chip counts together with the kernel's static ones. cluster:
-        thread blocks along x, a divisor of the grid's, from compute capability 9.0 on. pdl: the launch may begin before
-        the one in front of it has ended, from 9.0 on; elsewhere it waits. define: macros of this instance of the
-        kernel. Raises BuildError for arguments that do not fit the kernel's signature and for a launch beyond the
-        limits of all chips or of this one.
+        thread blocks along x, a divisor of the grid's, from compute capability 9.0 on. define: macros of this instance
+        of the kernel. Raises BuildError for arguments that do not fit the kernel's signature and for a launch beyond
+        the limits of all chips or of this one.
         """
         ...
 

@@ -28,6 +28,7 @@ KINDS = {
     "shuffle": "a shuffle's value from a lane that gives none",
     "swizzle": "a tensor copy whose swizzle does not fit its reader",
     "in flight": "an access to memory that an asynchronous copy still uses",
+    "early access": "an access to global memory before griddepcontrol.wait",
     "proxy fence": "a bulk read of stores without fence.proxy.async",
     "wgmma fence": "a wgmma without wgmma.fence",
     "wgmma registers": "registers of a wgmma before its wait",

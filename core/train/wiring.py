@@ -114,11 +114,13 @@ def build_engine(
 
 
 def _opened(config: RunConfig, registry: Registry, ranks: Ranks, device: Device | None) -> Any:
-    """The device of this rank, with the config's executor. device: one that is open already."""
+    """The device of this rank, with the config's executor and order of launches. device: one that is open already."""
     kind = registry.device(config.device)
     opened: Any = kind.open(ranks.local) if device is None else device
     if kind.simulated and config.executor:
         opened.executor = config.executor
+    if config.train.dependent_launch:
+        opened.allow_dependent_launch()
     return opened
 
 

@@ -62,6 +62,7 @@ extern "C" __global__ void naive_update(elem* param, float* master, const float*
 
 extern "C" __global__ void vector_numbers(Numbers* numbers, const Step* control, double beta1, double beta2,
                                           float lr_factor) {
+    dependent_start();
     *numbers = numbers_of(control, beta1, beta2, lr_factor);
 }
 
@@ -71,6 +72,7 @@ extern "C" __global__ void vector_update(elem* __restrict__ param, float* __rest
                                          const u8* __restrict__ group, const Numbers* __restrict__ numbers, u64 n,
                                          float old1, float now1, float old2, float now2, float eps,
                                          float weight_decay) {
+    dependent_start();
     Numbers s = *numbers;
     u64 i = global_thread() * 4;
     if (i >= n || s.ok == 0 || !TRAINS(group, i)) return;

@@ -17,6 +17,7 @@ extern "C" __global__ void naive_pass(elem* dx, const elem* dy, u64 n, int add) 
 }
 
 extern "C" __global__ void vector_forward(elem* y, const elem* a, const elem* b, u64 n) {
+    dependent_start();
     u64 i = global_thread() * WIDTH;
     if (i + WIDTH <= n) {
         auto x = load<WIDTH>(a + i), r = load<WIDTH>(b + i);
@@ -28,6 +29,7 @@ extern "C" __global__ void vector_forward(elem* y, const elem* a, const elem* b,
 }
 
 extern "C" __global__ void vector_pass(elem* dx, const elem* dy, u64 n, int add) {
+    dependent_start();
     u64 i = global_thread() * WIDTH;
     if (i + WIDTH <= n) {
         auto out = load<WIDTH>(dy + i);

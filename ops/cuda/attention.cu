@@ -212,6 +212,7 @@ extern "C" __global__ void __launch_bounds__(WARPS* LANES, 4)
     online_forward(elem* y, float* lse, const elem* qkv, const elem* k_cache, const elem* v_cache, const int* start,
                    const int* documents, int T, int S, int heads, int kv_heads, int causal, int window, float scale,
                    float softcap) {
+    dependent_start();
     float *q = memory + SCRATCH, *k = q + OWN * D, *v = k + LANES * PITCH;
     int b = blockIdx.x / heads, h = blockIdx.x % heads, g = h / (heads / kv_heads), first = blockIdx.y * OWN;
     int offset = start ? start[b] : 0, keys = offset + T;  // a query's position is `offset` beyond its row
@@ -264,6 +265,7 @@ extern "C" __global__ void __launch_bounds__(WARPS* LANES, 4)
     online_dq(elem* dqkv, float* means, const elem* qkv, const elem* y, const elem* dy, const float* lse,
               const int* documents, int T, int heads, int kv_heads, int causal, int window, float scale, float softcap,
               int add) {
+    dependent_start();
     float *q = memory + SCRATCH, *above = q + OWN * D, *k = above + OWN * D, *v = k + LANES * PITCH;
     int b = blockIdx.x / heads, h = blockIdx.x % heads, g = h / (heads / kv_heads), first = blockIdx.y * OWN;
     u64 width = (heads + 2 * kv_heads) * D, y_width = heads * D;
@@ -317,6 +319,7 @@ extern "C" __global__ void __launch_bounds__(WARPS* LANES, 4)
 extern "C" __global__ void __launch_bounds__(WARPS* LANES, 4)
     online_dkv(elem* dqkv, const float* means, const elem* qkv, const elem* dy, const float* lse, const int* documents,
                int T, int heads, int kv_heads, int causal, int window, float scale, float softcap, int add) {
+    dependent_start();
     float *k = memory + SCRATCH, *v = k + OWN * D, *q = v + OWN * D, *above = q + LANES * PITCH;
     int b = blockIdx.x / kv_heads, g = blockIdx.x % kv_heads, group = heads / kv_heads, first = blockIdx.y * OWN;
     u64 width = (heads + 2 * kv_heads) * D, y_width = heads * D;

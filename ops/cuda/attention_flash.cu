@@ -14,6 +14,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     flash_forward(elem* y, float* lse, const elem* qkv, const elem* k_cache, const elem* v_cache, const int* start,
                   const int* documents, int T, int S, int heads, int kv_heads, int causal, int window, float scale,
                   float softcap) {
+    dependent_start();
     int first, head;
     my_rows(first, head, T, causal);
     int b = head / heads, h = head % heads, g = h / (heads / kv_heads);

@@ -30,6 +30,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     flash_dq(elem* dqkv, float* means, const elem* qkv, const elem* y, const elem* dy, const float* lse,
              const int* documents, int T, int heads, int kv_heads, int causal, int window, float scale, float softcap,
              int add) {
+    dependent_start();
     int first, head;
     my_rows(first, head, T, causal);
     int b = head / heads, h = head % heads, g = h / (heads / kv_heads);
@@ -85,6 +86,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     flash_dkv(elem* dqkv, const float* means, const elem* qkv, const elem* dy, const float* lse, const int* documents,
               int T, int heads, int kv_heads, int causal, int window, float scale, float softcap, int add) {
+    dependent_start();
     int first, head;
     my_rows(first, head, T, false);
     int b = head / kv_heads, g = head % kv_heads, group = heads / kv_heads;

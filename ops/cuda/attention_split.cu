@@ -48,6 +48,7 @@ __device__ inline Pack<elem, CHUNK> chunk_of(const elem* row, int part) {
 extern "C" __global__ void __launch_bounds__(32 * WARPS, 1)
     split_decode(elem* y, const elem* qkv, const elem* k_cache, const elem* v_cache, const int* start, float* partial,
                  u32* counters, int T, int S, int heads, int kv_heads, int window, float scale, float softcap) {
+    dependent_start();
     __shared__ float parts[WARPS][ROWS][HELD];
     __shared__ bool last;
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;

@@ -151,6 +151,7 @@ struct Row {
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1024 / THREADS)
     block_forward(float* loss, float* lse, const elem* logits, const int* targets, int P, int classes) {
+    dependent_start();
     int row = blockIdx.x;
     logits += (u64)row * P;
     write_loss(loss + row, lse + row, logits, targets[row], Row(logits, P, classes).lse());
@@ -159,6 +160,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1024 / THREADS)
 extern "C" __global__ void __launch_bounds__(THREADS, 1024 / THREADS)
     block_dlogits(elem* dlogits, const elem* logits, const int* targets, const float* lse, const float* dloss, int P,
                   int classes) {
+    dependent_start();
     int row = blockIdx.x, target = targets[row];
     u64 at = (u64)row * P;
     if (target < 0) return Row::clear(dlogits + at, P);
@@ -169,6 +171,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1024 / THREADS)
 extern "C" __global__ void __launch_bounds__(THREADS, 1024 / THREADS)
     block_both(float* loss, float* lse, elem* dlogits, const elem* logits, const int* targets, const float* dloss,
                int P, int classes) {
+    dependent_start();
     int row = blockIdx.x, target = targets[row];
     u64 at = (u64)row * P;
     if (target < 0 && threadIdx.x == 0) loss[row] = 0;

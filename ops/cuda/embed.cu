@@ -11,6 +11,7 @@
 extern "C" __global__ void vector_embed(elem* __restrict__ y, const int* __restrict__ ids,
                                         const elem* __restrict__ weight, const elem* __restrict__ positions,
                                         const int* __restrict__ start, int T, int C) {
+    dependent_start();
     int c = (blockIdx.y * blockDim.x + threadIdx.x) * WIDTH, token = blockIdx.x;
     if (c >= C) return;
     int position = token % T + (start ? start[token / T] : 0);

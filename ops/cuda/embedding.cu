@@ -33,6 +33,7 @@ extern "C" __global__ void naive_dweight(float* dweight, const int* ids, const e
 
 extern "C" __global__ void owner_forward(elem* __restrict__ y, const int* __restrict__ ids,
                                          const elem* __restrict__ weight, int n, int C) {
+    dependent_start();
     int c = (blockIdx.y * blockDim.x + threadIdx.x) * WIDTH, i = blockIdx.x;
     if (c < C) store(y + (u64)i * C + c, load<WIDTH>(weight + (u64)ids[i] * C + c));
 }
@@ -40,6 +41,7 @@ extern "C" __global__ void owner_forward(elem* __restrict__ y, const int* __rest
 // block (32, warps); blockIdx.x: places, blockIdx.y: slices of 32 * WIDTH columns
 extern "C" __global__ void owner_dweight(float* __restrict__ dweight, const int* __restrict__ ids,
                                          const elem* __restrict__ dy, int n, int C) {
+    dependent_start();
     u32 place = global_row(), lane = threadIdx.x;
     if (place >= n) return;
     int id = ids[place];
@@ -87,6 +89,7 @@ __device__ inline void sums_before(u32* counts) {
 // order (n): the places 0..n-1 by id, those of one id in order. One thread block of at least DIGITS threads. Each pass
 // sorts by 8 more bits and keeps equal ids in order; the last one writes `order`, those before take turns.
 extern "C" __global__ void sorted_places(u32* order, u32* spare, const int* ids, int n, int passes) {
+    dependent_start();
     __shared__ u32 starts[DIGITS];      // the next free position of each digit
     __shared__ u32 counts[32][DIGITS];  // of each warp's 32 places
     int warp = threadIdx.x / 32, warps = blockDim.x / 32, lane = threadIdx.x % 32;
@@ -129,6 +132,7 @@ extern "C" __global__ void sorted_places(u32* order, u32* spare, const int* ids,
 extern "C" __global__ void sorted_sums(float* __restrict__ dweight, float* __restrict__ edges,
                                        const u32* __restrict__ order, const int* __restrict__ ids,
                                        const elem* __restrict__ dy, int n, int C) {
+    dependent_start();
     u32 piece = global_row(), first = piece * 32, lane = threadIdx.x;
     if (first >= n) return;
     int count = min(32u, n - first);
@@ -158,6 +162,7 @@ extern "C" __global__ void sorted_sums(float* __restrict__ dweight, float* __res
 // A warp for each piece; the one in which a row begins that continues adds up the row's parts
 extern "C" __global__ void sorted_edges(float* __restrict__ dweight, const float* __restrict__ edges,
                                         const u32* __restrict__ order, const int* __restrict__ ids, int n, int C) {
+    dependent_start();
     u32 piece = global_row(), next = (piece + 1) * 32;  // the first place of the next piece
     int c = (blockIdx.y * 32 + threadIdx.x) * WIDTH;
     if (next >= n || c >= C) return;

@@ -47,6 +47,7 @@ extern "C" __global__ void naive_sums(double* sums, const float* grad, u64 n) {
 
 // sums: (gridDim.x), of which each thread block writes its own
 extern "C" __global__ void blocks_sums(double* __restrict__ sums, const float* __restrict__ grad, u64 n) {
+    dependent_start();
     u64 first = (u64)blockIdx.x * CHUNK, last = first + CHUNK < n ? first + CHUNK : n;
     double sum = 0;
     for (u64 i = first + threadIdx.x * 4; i < last; i += blockDim.x * 4) {
@@ -62,6 +63,7 @@ extern "C" __global__ void blocks_sums(double* __restrict__ sums, const float* _
 }
 
 extern "C" __global__ void verdict(Step* control, const double* sums, int count, float clip) {
+    dependent_start();
     double sum = 0;
     for (int i = threadIdx.x; i < count; i += blockDim.x) sum += sums[i];
     sum = block_sum(sum);

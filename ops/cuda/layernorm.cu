@@ -76,6 +76,7 @@ extern "C" __global__ void naive_dparams(float* dweight, float* dbias, const ele
 extern "C" __global__ void warp_forward(elem* __restrict__ y, float* __restrict__ mean, float* __restrict__ rstd,
                                         const elem* __restrict__ x, const elem* __restrict__ weight,
                                         const elem* __restrict__ bias, int rows, int C, float eps) {
+    dependent_start();
     u64 row = global_row();
     if (row >= rows) return;  // a whole warp leaves, so that the others' sums are over 32 lanes
     x += row * C;
@@ -160,6 +161,7 @@ extern "C" __global__ void __launch_bounds__(TEAM_THREADS, TEAM_BLOCKS)
     onepass_backward(elem* dx, float* partials, const elem* __restrict__ dy, const elem* __restrict__ x,
                      const elem* __restrict__ weight, const float* __restrict__ mean, const float* __restrict__ rstd,
                      int rows, int C, int slice, int add) {
+    dependent_start();
     alignas(16) extern __shared__ float shared[];
     ColumnSums<2> columns;  // for dweight and dbias
     u32 first = blockIdx.x * slice, last = min(first + slice, rows);
@@ -203,6 +205,7 @@ extern "C" __global__ void __launch_bounds__(TEAM_THREADS, TEAM_BLOCKS)
 // dweight, dbias: (C), either may be null; partials: (slices, 2, C); grid (columns, 2): dweight, dbias
 extern "C" __global__ void onepass_dparams(float* dweight, float* dbias, const float* partials, int slices, int C,
                                            int add_weight, int add_bias) {
+    dependent_start();
     float* out = blockIdx.y ? dbias : dweight;
     if (out) fold_slices(out, partials + blockIdx.y * C, slices, 2 * C, C, blockIdx.y ? add_bias : add_weight);
 }

@@ -79,9 +79,11 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS, 2)
 
 // sums: (slices, N)
 extern "C" __global__ void tiled_sums(float* sums, const elem* dy, int M, int N, int slice) {
+    dependent_start();
     slice_sums<1>(sums, M, N, slice, [&](float* sum, u64 m, int n) { *sum += dy[m * N + n]; });
 }
 
 extern "C" __global__ void tiled_dbias(float* dbias, const float* sums, int slices, int N, int add) {
+    dependent_start();
     add_slices(dbias, sums, slices, N, N, add);
 }

@@ -14,6 +14,7 @@
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     mma_forward(elem* y, const elem* x, const elem* weight, const elem* bias, const elem* r, int M, int N, int K) {
+    dependent_start();
     Sums sums = {};
     int i, j;
     my_tile(i, j, M, N);
@@ -29,6 +30,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     mma_dx(elem* dx, const elem* dy, const elem* weight, int M, int N, int K, int add_dx) {
+    dependent_start();
     Sums sums = {};
     int i, j;
     my_tile(i, j, M, K);
@@ -43,6 +45,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 
 extern "C" __global__ void mma_dr(elem* dr, const elem* dy, int N, int add) {
+    dependent_start();
     int n = blockIdx.y * blockDim.x + threadIdx.x;
     u64 at = (u64)blockIdx.x * N + n;
     if (n < N) dr[at] = dy[at] + (add ? float(dr[at]) : 0);

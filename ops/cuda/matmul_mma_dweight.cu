@@ -42,6 +42,7 @@ __device__ inline void dweight_tile(float* dweight, float* dbias, const elem* dy
 extern "C" __global__ void __launch_bounds__(THREADS, 1)  // 1: without it, spills on Blackwell
     mma_dweight(float* dweight, float* dbias, const elem* dy, const elem* x, float* partial, u32* counters, int M,
                 int N, int K, int slice, int add_dweight, int add_bias) {
+    dependent_start();
     int i, j;
     my_tile(i, j, N, K);
     if (dbias && j == 0)

@@ -79,15 +79,18 @@ __device__ inline void product(T* result, Operand<A> a, Operand<B> b, const elem
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     register_forward(elem* y, const elem* x, const elem* weight, const elem* bias, int M, int N, int K) {
+    dependent_start();
     product(y, Operand<true>{x, M, K, K, K % 4 == 0}, Operand<true>{weight, N, K, K, K % 4 == 0}, bias, 0);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     register_dx(elem* dx, const elem* dy, const elem* weight, int M, int N, int K, int add) {
+    dependent_start();
     product(dx, Operand<true>{dy, M, N, N, N % 4 == 0}, Operand<false>{weight, K, N, K, K % 4 == 0}, nullptr, add);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     register_dweight(float* dweight, const elem* dy, const elem* x, int M, int N, int K, int add) {
+    dependent_start();
     product(dweight, Operand<false>{dy, N, M, N, N % 4 == 0}, Operand<false>{x, K, M, K, K % 4 == 0}, nullptr, add);
 }

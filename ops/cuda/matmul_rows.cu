@@ -120,6 +120,7 @@ __device__ inline bool collect(float* sums, float* partial, u32* counters) {
 extern "C" __global__ void __launch_bounds__(32 * WARPS, 1)
     rows_forward(elem* y, const elem* x, const elem* weight, const elem* bias, const elem* r, float* partial,
                  u32* counters, int M, int N, int K) {
+    dependent_start();
     __shared__ float parts[WARPS][RESULTS];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, own = blockIdx.y * WARPS + warp, all = gridDim.y * WARPS;
     int steps = (K + DEPTH - 1) / DEPTH, from = (u64)own * steps / all, to = (u64)(own + 1) * steps / all;

@@ -17,6 +17,7 @@
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     mma_gelu(elem* a, elem* f, const elem* x, const elem* weight, const elem* bias, int M, int N, int K) {
+    dependent_start();
     Sums sums = {};
     int i, j;
     my_tile(i, j, M, N);
@@ -36,6 +37,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     mma_dgelu(elem* df, const elem* dy, const elem* weight, const elem* f, int M, int N, int K) {
+    dependent_start();
     Sums sums = {};
     int i, j;
     my_tile(i, j, M, K);

@@ -37,6 +37,7 @@ extern "C" __global__ void naive_dweight(float* dweight, const elem* dy, int B, 
 
 extern "C" __global__ void vector_forward(elem* y, const elem* x, const elem* __restrict__ weight,
                                           const int* __restrict__ start, int B, int T, int C) {
+    dependent_start();
     u64 i = global_thread() * WIDTH;
     if (i >= (u64)B * T * C) return;
     u64 token = i / C, c = i % C;
@@ -47,6 +48,7 @@ extern "C" __global__ void vector_forward(elem* y, const elem* x, const elem* __
 }
 
 extern "C" __global__ void vector_dx(elem* dx, const elem* dy, int B, int T, int C, int add) {
+    dependent_start();
     u64 i = global_thread() * WIDTH;
     if (i >= (u64)B * T * C) return;
     auto out = load<WIDTH>(dy + i);
@@ -59,6 +61,7 @@ extern "C" __global__ void vector_dx(elem* dx, const elem* dy, int B, int T, int
 
 extern "C" __global__ void vector_dweight(float* __restrict__ dweight, const elem* __restrict__ dy, int B, int T, int C,
                                           int length, int add) {
+    dependent_start();
     u64 i = global_thread() * WIDTH;
     if (i >= (u64)length * C) return;
     auto sums = held(dweight + i, add);

@@ -42,6 +42,8 @@ ROWS = {
         f'{SET} if (t % 32 < 16) asm volatile("bar.sync 1, 32;" ::: "memory"); y[i] = s[t];', "divergent"),
     "depends on the order": ("atomicAdd(y, x[i]);", "order"),
     "still fills or reads": (f"{FILL} y[i] = s[t];", "in flight"),
+    "that has `griddepcontrol.wait`": (
+        'y[i] = x[i]; asm volatile("griddepcontrol.wait;" ::: "memory");', "early access"),
     "written by stores and read by a bulk": (f"{SET} if (blockIdx.x == 0) {BULK}", "proxy fence"),
     "that exits while its own copy": (f"{SET} {FILL}", "exit in flight"),
     "over the end of a row": (f"{SET} y[i] = rows[0][t] + pair.a[t];", ""),

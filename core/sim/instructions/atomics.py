@@ -180,7 +180,17 @@ def _fence(program: Program, ins: Instruction) -> Step:
 @opcode("nanosleep", "u32")
 @opcode("pmevent", "mask?")
 @opcode("setmaxnreg", "inc/dec sync aligned u32")
-@opcode("griddepcontrol", "launch_dependents/wait")
 def _no_effect(program: Program, ins: Instruction) -> Step:
-    """Time, registers per thread and the overlap of launches are not modelled."""
+    """Time and registers per thread are not modelled."""
     return lambda g: None
+
+
+@opcode("griddepcontrol", "launch_dependents/wait")
+def _griddepcontrol(program: Program, ins: Instruction) -> Step:
+    """Launches run one after another: a wait has no effect but that strict mode knows of it."""
+
+    def waited(g: Group) -> None:
+        if g.batch.watch is not None:
+            g.batch.watch.preceding.waited(g, g.indices())
+
+    return waited if "wait" in ins.names else lambda g: None

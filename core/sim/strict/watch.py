@@ -5,7 +5,8 @@ of them a write, must be ordered by a barrier, an mbarrier or a fence with a fla
 this run's schedule shows it. Shared memory starts unwritten; reading it then is an error too.
 
 Its rooms: clocks.py (happens-before), shadow.py and reader_stamps.py (last accesses), races.py, barriers.py (of a
-thread block), underway.py (asynchronous work), leaving.py (exits), advice.py (hints).
+thread block), underway.py (asynchronous work), preceding.py (the kernel in front), leaving.py (exits),
+advice.py (hints).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from core.sim.strict.advice import OWNER, hint
 from core.sim.strict.barriers import Meetings
 from core.sim.strict.clocks import WARP, Accessors, Clocks
 from core.sim.strict.leaving import Leaving
+from core.sim.strict.preceding import Preceding
 from core.sim.strict.races import STRONG, VOLATILE, WEAK, At, Other, Races
 from core.sim.strict.shadow import Global, Shadow, grain
 from core.sim.strict.undefined import LOADS, Undefined
@@ -93,6 +95,7 @@ class Watch:
         self.work = UnderWay(batch, self.clocks, self.races, seed, self._finding)
         self.leaving = Leaving(batch, self.clocks, self.work)
         self.meetings = Meetings(batch, sources)
+        self.preceding = Preceding(batch)
         self.known = np.zeros(len(self.shared.writer), np.bool_)  # shared memory that something wrote
         self.zones = zones(batch, self.shared.grain)
         self.read_only: dict[int, bool] = {}
@@ -107,6 +110,8 @@ class Watch:
             self.undefined.local_access(g, index, lanes, width)
             return
         self.clocks.time += 1
+        if space == "global":
+            self.preceding.accessed(g, ins, index, lanes, width, how)
         if how == "read" and space == "global" and self._only_read(ins):
             return
         at = self._at(g, ins, space, index, lanes, width, how)

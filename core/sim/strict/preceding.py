@@ -1,0 +1,48 @@
+"""Strict mode's order behind the preceding kernel: no thread accesses global memory before its `griddepcontrol.wait`.
+
+Such a kernel may start before the one in front of it has ended. Without the instruction there is nothing to check.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from core.sim.machine.lanes import Lanes
+from core.sim.machine.resident_blocks import ResidentBlocks
+from core.sim.ptx.program import Program, kept
+from core.sim.ptx.register_types import Array
+from core.sim.ptx.syntax import Instruction
+
+
+@kept
+def waits(program: Program) -> bool:
+    """Whether a kernel waits for the preceding one."""
+    return any(ins.names[:2] == ("griddepcontrol", "wait") for ins in program.instructions)
+
+
+class Preceding:
+    """The threads of one batch that have not waited yet: `early`, by thread block and thread; None once all have."""
+
+    def __init__(self, batch: ResidentBlocks) -> None:
+        self.batch = batch
+        self.early: Array | None = None
+        if waits(batch.program):
+            self.early = np.ones((len(batch.numbers), batch.padded), np.bool_)
+            self.early[:, batch.threads :] = False
+
+    def waited(self, g: Lanes, lanes: Array) -> None:
+        if self.early is not None:
+            self.early[g.block[lanes], g.thread[lanes]] = False
+            self.early = self.early if self.early.any() else None
+
+    def accessed(self, g: Lanes, ins: Instruction, index: Array, lanes: Array, width: int, how: str) -> None:
+        """An access to global memory at byte positions `index`. Raises KernelError for a thread that has not waited."""
+        if self.early is None:
+            return
+        early = np.flatnonzero(self.early[g.block[lanes], g.thread[lanes]])
+        if early.size:
+            address = int(np.broadcast_to(index, (len(lanes),))[early[0]])
+            access = self.batch.words.access(ins, "global", address, width, how)
+            text = f"global memory is accessed before griddepcontrol.wait: {access}"
+            hint = "the wait before it, as dependent_start() at the kernel's start has it"
+            raise self.batch.fault(ins, "early access", text, g, int(lanes[early[0]]), address, hint, how=how)
