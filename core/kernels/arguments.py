@@ -125,10 +125,18 @@ def as_arguments(kernel: Kernel, args: Sequence[Any], where: str) -> tuple[Argum
 
 
 def check_signature(kernel: Kernel, args: Sequence[Argument], where: str, dtype: str) -> None:
-    """Compare arguments with the kernel's parameters; `dtype` is that of `elem`. Raises BuildError."""
+    """Compare arguments with the kernel's parameters; `dtype` is that of `elem`. Raises BuildError, also for a kernel
+    that waits for the preceding one and whose parameters let the compiler read before."""
     parameters = signature(kernel)
     if parameters is None:
         return
+    restricted = next((p for p in parameters if "__restrict" in p), None)
+    if restricted and starts_dependent(kernel):
+        raise BuildError(
+            f"{where}, ...): the kernel begins with dependent_start(), and `{restricted}` is restricted: the compiler may "
+            "read it before the wait",
+            hint="leave __restrict__ out of this kernel's parameters",
+        )
     if len(parameters) != len(args):
         raise BuildError(
             f"{where}, ...) has {len(args)} arguments; the kernel takes {len(parameters)}: {', '.join(parameters)}"

@@ -67,11 +67,9 @@ extern "C" __global__ void vector_numbers(Numbers* numbers, const Step* control,
 }
 
 // beta1 and beta2 as `Beta` has them: old, now
-extern "C" __global__ void vector_update(elem* __restrict__ param, float* __restrict__ master,
-                                         const float* __restrict__ grad, float* __restrict__ m, float* __restrict__ v,
-                                         const u8* __restrict__ group, const Numbers* __restrict__ numbers, u64 n,
-                                         float old1, float now1, float old2, float now2, float eps,
-                                         float weight_decay) {
+extern "C" __global__ void vector_update(elem* param, float* master, const float* grad, float* m, float* v,
+                                         const u8* group, const Numbers* numbers, u64 n, float old1, float now1,
+                                         float old2, float now2, float eps, float weight_decay) {
     dependent_start();
     Numbers s = *numbers;
     u64 i = global_thread() * 4;

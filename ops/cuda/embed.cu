@@ -8,9 +8,8 @@
 #include "core/width.cuh"
 
 // blockIdx.x: tokens, blockIdx.y: slices of columns
-extern "C" __global__ void vector_embed(elem* __restrict__ y, const int* __restrict__ ids,
-                                        const elem* __restrict__ weight, const elem* __restrict__ positions,
-                                        const int* __restrict__ start, int T, int C) {
+extern "C" __global__ void vector_embed(elem* y, const int* ids, const elem* weight, const elem* positions,
+                                        const int* start, int T, int C) {
     dependent_start();
     int c = (blockIdx.y * blockDim.x + threadIdx.x) * WIDTH, token = blockIdx.x;
     if (c >= C) return;

@@ -31,16 +31,14 @@ extern "C" __global__ void naive_dweight(float* dweight, const int* ids, const e
 
 // --- owner ---------------------------------------------------------------------------------------------------------
 
-extern "C" __global__ void owner_forward(elem* __restrict__ y, const int* __restrict__ ids,
-                                         const elem* __restrict__ weight, int n, int C) {
+extern "C" __global__ void owner_forward(elem* y, const int* ids, const elem* weight, int n, int C) {
     dependent_start();
     int c = (blockIdx.y * blockDim.x + threadIdx.x) * WIDTH, i = blockIdx.x;
     if (c < C) store(y + (u64)i * C + c, load<WIDTH>(weight + (u64)ids[i] * C + c));
 }
 
 // block (32, warps); blockIdx.x: places, blockIdx.y: slices of 32 * WIDTH columns
-extern "C" __global__ void owner_dweight(float* __restrict__ dweight, const int* __restrict__ ids,
-                                         const elem* __restrict__ dy, int n, int C) {
+extern "C" __global__ void owner_dweight(float* dweight, const int* ids, const elem* dy, int n, int C) {
     dependent_start();
     u32 place = global_row(), lane = threadIdx.x;
     if (place >= n) return;
@@ -129,9 +127,8 @@ extern "C" __global__ void sorted_places(u32* order, u32* spare, const int* ids,
 
 // edges: (pieces, 2, C): of each 32 sorted places, the sum of the row that began before, and of the one that continues.
 // block (32, warps); blockIdx.x: pieces, blockIdx.y: slices of 32 * WIDTH columns
-extern "C" __global__ void sorted_sums(float* __restrict__ dweight, float* __restrict__ edges,
-                                       const u32* __restrict__ order, const int* __restrict__ ids,
-                                       const elem* __restrict__ dy, int n, int C) {
+extern "C" __global__ void sorted_sums(float* dweight, float* edges, const u32* order, const int* ids, const elem* dy,
+                                       int n, int C) {
     dependent_start();
     u32 piece = global_row(), first = piece * 32, lane = threadIdx.x;
     if (first >= n) return;
@@ -160,8 +157,8 @@ extern "C" __global__ void sorted_sums(float* __restrict__ dweight, float* __res
 }
 
 // A warp for each piece; the one in which a row begins that continues adds up the row's parts
-extern "C" __global__ void sorted_edges(float* __restrict__ dweight, const float* __restrict__ edges,
-                                        const u32* __restrict__ order, const int* __restrict__ ids, int n, int C) {
+extern "C" __global__ void sorted_edges(float* dweight, const float* edges, const u32* order, const int* ids, int n,
+                                        int C) {
     dependent_start();
     u32 piece = global_row(), next = (piece + 1) * 32;  // the first place of the next piece
     int c = (blockIdx.y * 32 + threadIdx.x) * WIDTH;

@@ -27,7 +27,7 @@ extern "C" __global__ void naive_dx(elem* dx, const elem* dy, const elem* x, u64
 
 // --- vector --------------------------------------------------------------------------------------------------------
 
-extern "C" __global__ void vector_forward(elem* __restrict__ y, const elem* __restrict__ x, u64 n, int exact) {
+extern "C" __global__ void vector_forward(elem* y, const elem* x, u64 n, int exact) {
     dependent_start();
     u64 i = global_thread() * WIDTH;
     float slope;
@@ -40,7 +40,7 @@ extern "C" __global__ void vector_forward(elem* __restrict__ y, const elem* __re
     }
 }
 
-extern "C" __global__ void vector_dx(elem* dx, const elem* dy, const elem* __restrict__ x, u64 n, int exact, int add) {
+extern "C" __global__ void vector_dx(elem* dx, const elem* dy, const elem* x, u64 n, int exact, int add) {
     dependent_start();
     u64 i = global_thread() * WIDTH;
     float slope;

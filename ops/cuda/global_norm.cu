@@ -46,7 +46,7 @@ extern "C" __global__ void naive_sums(double* sums, const float* grad, u64 n) {
 }
 
 // sums: (gridDim.x), of which each thread block writes its own
-extern "C" __global__ void blocks_sums(double* __restrict__ sums, const float* __restrict__ grad, u64 n) {
+extern "C" __global__ void blocks_sums(double* sums, const float* grad, u64 n) {
     dependent_start();
     u64 first = (u64)blockIdx.x * CHUNK, last = first + CHUNK < n ? first + CHUNK : n;
     double sum = 0;

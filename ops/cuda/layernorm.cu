@@ -73,9 +73,8 @@ extern "C" __global__ void naive_dparams(float* dweight, float* dbias, const ele
 // --- warp ----------------------------------------------------------------------------------------------------------
 
 // y, x: (rows, C); block (32, warps)
-extern "C" __global__ void warp_forward(elem* __restrict__ y, float* __restrict__ mean, float* __restrict__ rstd,
-                                        const elem* __restrict__ x, const elem* __restrict__ weight,
-                                        const elem* __restrict__ bias, int rows, int C, float eps) {
+extern "C" __global__ void warp_forward(elem* y, float* mean, float* rstd, const elem* x, const elem* weight,
+                                        const elem* bias, int rows, int C, float eps) {
     dependent_start();
     u64 row = global_row();
     if (row >= rows) return;  // a whole warp leaves, so that the others' sums are over 32 lanes
@@ -158,9 +157,8 @@ extern "C" __global__ void warp_dparams(float* dweight, float* dbias, const floa
 
 // dx or partials may be null. partials: (slices, 2, C); a thread block has `slice` rows, a team one at a time
 extern "C" __global__ void __launch_bounds__(TEAM_THREADS, TEAM_BLOCKS)
-    onepass_backward(elem* dx, float* partials, const elem* __restrict__ dy, const elem* __restrict__ x,
-                     const elem* __restrict__ weight, const float* __restrict__ mean, const float* __restrict__ rstd,
-                     int rows, int C, int slice, int add) {
+    onepass_backward(elem* dx, float* partials, const elem* dy, const elem* x, const elem* weight, const float* mean,
+                     const float* rstd, int rows, int C, int slice, int add) {
     dependent_start();
     alignas(16) extern __shared__ float shared[];
     ColumnSums<2> columns;  // for dweight and dbias

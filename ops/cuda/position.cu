@@ -35,8 +35,8 @@ extern "C" __global__ void naive_dweight(float* dweight, const elem* dy, int B, 
 
 // --- vector --------------------------------------------------------------------------------------------------------
 
-extern "C" __global__ void vector_forward(elem* y, const elem* x, const elem* __restrict__ weight,
-                                          const int* __restrict__ start, int B, int T, int C) {
+extern "C" __global__ void vector_forward(elem* y, const elem* x, const elem* weight, const int* start, int B, int T,
+                                          int C) {
     dependent_start();
     u64 i = global_thread() * WIDTH;
     if (i >= (u64)B * T * C) return;
@@ -59,8 +59,7 @@ extern "C" __global__ void vector_dx(elem* dx, const elem* dy, int B, int T, int
     store(dx + i, out);
 }
 
-extern "C" __global__ void vector_dweight(float* __restrict__ dweight, const elem* __restrict__ dy, int B, int T, int C,
-                                          int length, int add) {
+extern "C" __global__ void vector_dweight(float* dweight, const elem* dy, int B, int T, int C, int length, int add) {
     dependent_start();
     u64 i = global_thread() * WIDTH;
     if (i >= (u64)length * C) return;

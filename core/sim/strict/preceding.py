@@ -1,6 +1,8 @@
 """Strict mode's order behind the preceding kernel: no thread accesses global memory before its `griddepcontrol.wait`.
 
-Such a kernel may start before the one in front of it has ended. Without the instruction there is nothing to check.
+Such a kernel may start before the one in front of it has ended. Nor may it have `ld.global.nc`, which declares that
+the memory does not change while the kernel runs: the assembler may move it before the wait. Without the instruction
+there is nothing to check.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ class Preceding:
     def __init__(self, batch: ResidentBlocks) -> None:
         self.batch = batch
         self.early: Array | None = None
-        if waits(batch.program):
+        self.waits = waits(batch.program)
+        if self.waits:
             self.early = np.ones((len(batch.numbers), batch.padded), np.bool_)
             self.early[:, batch.threads :] = False
 
@@ -37,12 +40,18 @@ class Preceding:
 
     def accessed(self, g: Lanes, ins: Instruction, index: Array, lanes: Array, width: int, how: str) -> None:
         """An access to global memory at byte positions `index`. Raises KernelError for a thread that has not waited."""
-        if self.early is None:
+        if not self.waits:
             return
-        early = np.flatnonzero(self.early[g.block[lanes], g.thread[lanes]])
+        text = "global memory is read by ld.global.nc, which may move before griddepcontrol.wait"
+        hint = "the parameter without __restrict__, the load without __ldg"
+        early = np.zeros(1, np.int64)
+        if "nc" not in ins.names:
+            if self.early is None:
+                return
+            text = "global memory is accessed before griddepcontrol.wait"
+            hint = "the wait before it, as dependent_start() at the kernel's start has it"
+            early = np.flatnonzero(self.early[g.block[lanes], g.thread[lanes]])
         if early.size:
             address = int(np.broadcast_to(index, (len(lanes),))[early[0]])
-            access = self.batch.words.access(ins, "global", address, width, how)
-            text = f"global memory is accessed before griddepcontrol.wait: {access}"
-            hint = "the wait before it, as dependent_start() at the kernel's start has it"
+            text = f"{text}: {self.batch.words.access(ins, 'global', address, width, how)}"
             raise self.batch.fault(ins, "early access", text, g, int(lanes[early[0]]), address, hint, how=how)
