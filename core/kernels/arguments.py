@@ -133,8 +133,8 @@ def check_signature(kernel: Kernel, args: Sequence[Argument], where: str, dtype:
     restricted = next((p for p in parameters if "__restrict" in p), None)
     if restricted and starts_dependent(kernel):
         raise BuildError(
-            f"{where}, ...): the kernel begins with dependent_start(), and `{restricted}` is restricted: the compiler may "
-            "read it before the wait",
+            f"{where}, ...): the kernel begins with dependent_start(), and the compiler may read `{restricted}` before "
+            "its wait",
             hint="leave __restrict__ out of this kernel's parameters",
         )
     if len(parameters) != len(args):

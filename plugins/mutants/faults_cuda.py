@@ -56,7 +56,7 @@ FUNCTIONS: Mapping[str, str] = {
     "fmaxf": "fminf", "min": "max", "max": "min", "expf": "expm1f", "fast_exp": "expm1f", "tanhf": "atanf",
     "logf": "log1pf", "rsqrtf": "sqrtf", "warp_sum": "", "block_sum": "", "block_max": "", "warp_max": "",
 }  # fmt: skip
-UNTOUCHED = re.compile(r"\s*(?:__shared__|extern|using|typedef|constexpr|static|struct|asm|template)\b")
+UNTOUCHED = re.compile(r"\s*(?:__shared__|extern|using|typedef|constexpr|static|struct|asm|template|dependent_start)\b")
 DECLARED = re.compile(r"(?:const\s+)?(float|double|bool)\b(?!\s*\*)")
 ASSIGNED = re.compile(r"(?P<target>[*\w][^=;{}]*?) (?P<sign>=|\+=|-=|\*=) (?P<value>(?!\{).*)", re.DOTALL)
 

@@ -59,8 +59,8 @@ Y, X = tensor((8,)), tensor((8,), pointer=8192)
 
 
 def test_a_launch_is_recorded_with_who_asked_and_where(launched):
-    (found,) = launched(lambda t, launch: good(t, launch, grid=(3, 2), smem=1024, pdl=True), y=Y, x=X)
-    assert (found.grid, found.block, found.smem, found.pdl) == ((3, 2, 1), (32, 1, 1), 1024, True)
+    (found,) = launched(lambda t, launch: good(t, launch, grid=(3, 2), smem=1024), y=Y, x=X)
+    assert (found.grid, found.block, found.smem) == ((3, 2, 1), (32, 1, 1), 1024)
     assert found.args[:3] == (Y, X, None) and found.args[3].dtype == np.float32
     assert (
         found.node == "h.0.scale"

@@ -21,7 +21,7 @@ from core.testing.log import Failure
 from core.testing.strict_choice import LONG, Shown, StrictChoice
 
 KERNEL = Kernel(Path("k.cu"), "k", (), "op.k")
-RECORD = LaunchRecord(KERNEL, (), (2, 1, 1), (64, 1, 1), 0, 1, False, "", "forward", "k.py:1")
+RECORD = LaunchRecord(KERNEL, (), (2, 1, 1), (64, 1, 1), 0, 1, "", "forward", "k.py:1")
 
 
 def report(

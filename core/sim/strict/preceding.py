@@ -11,9 +11,12 @@ import numpy as np
 
 from core.sim.machine.lanes import Lanes
 from core.sim.machine.resident_blocks import ResidentBlocks
+from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.program import Program, kept
 from core.sim.ptx.register_types import Array
 from core.sim.ptx.syntax import Instruction
+
+END = spaces.PARAMETERS + spaces.PARAMETER_BYTES  # of the kernel's parameters, which are global memory here
 
 
 @kept
@@ -40,7 +43,7 @@ class Preceding:
 
     def accessed(self, g: Lanes, ins: Instruction, index: Array, lanes: Array, width: int, how: str) -> None:
         """An access to global memory at byte positions `index`. Raises KernelError for a thread that has not waited."""
-        if not self.waits:
+        if not self.waits or "const" in ins.names:
             return
         text = "global memory is read by ld.global.nc, which may move before griddepcontrol.wait"
         hint = "the parameter without __restrict__, the load without __ldg"
@@ -50,7 +53,7 @@ class Preceding:
                 return
             text = "global memory is accessed before griddepcontrol.wait"
             hint = "the wait before it, as dependent_start() at the kernel's start has it"
-            early = np.flatnonzero(self.early[g.block[lanes], g.thread[lanes]])
+            early = np.flatnonzero(self.early[g.block[lanes], g.thread[lanes]] & (index >= END))
         if early.size:
             address = int(np.broadcast_to(index, (len(lanes),))[early[0]])
             text = f"{text}: {self.batch.words.access(ins, 'global', address, width, how)}"

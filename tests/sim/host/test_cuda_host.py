@@ -67,15 +67,15 @@ def test_a_launch_reaches_the_driver_as_it_was_recorded(host):
     found = host("""
 d = CudaDevice()
 y, x = tensor(d, (32,)), tensor(d, (32,))
-v = scale(FOLDER, grid=(4, 3), block=(32, 2), smem=100_000, cluster=2, pdl=True)
+v = scale(FOLDER, grid=(4, 3), block=(32, 2), smem=100_000, cluster=2)
 d.run(d.record(v, "forward", Tensors(y=y, x=x), None, None))
 s = seen(0)
-out([s.name.decode(), list(s.grid), list(s.block), s.shared, s.cluster, s.pdl,
+out([s.name.decode(), list(s.grid), list(s.block), s.shared, s.cluster,
      [int.from_bytes(parameter(s, i), "little") for i in (0, 1, 3)], [y.pointer, x.pointer, 7],
      float(np.frombuffer(parameter(s, 2), np.float32)[0])])
 """)
-    assert found[:6] == ["scale", [4, 3, 1], [32, 2, 1], 100_000, 2, 1]
-    assert found[6] == found[7] and found[8] == 2.5
+    assert found[:5] == ["scale", [4, 3, 1], [32, 2, 1], 100_000, 2]
+    assert found[5] == found[6] and found[7] == 2.5
 
 
 def test_a_step_is_recorded_once_and_replayed(host):
