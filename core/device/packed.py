@@ -54,14 +54,14 @@ def in_graphs(commands: Sequence[CudaLaunch]) -> Captured | Split:
 
 
 def launch_in_order(commands: Sequence[CudaLaunch]) -> Iterator[tuple[CudaLaunch, int]]:
-    """Start prepared commands one after the other: (command, the driver's status). A kernel starts early only right
-    behind another kernel of the list: behind a library's call, work of the host or an earlier list it starts in full
-    order (docs/launch.md)."""
-    behind_kernel = False
+    """Start prepared commands one after the other: (command, the driver's status). A kernel starts early only if the
+    command in front of it in the list is a kernel: after a library's call, work of the host or another list it starts
+    in full order (docs/launch.md)."""
+    after_kernel = False
     for command in commands:
-        start = command.early if behind_kernel and command.early else command.start
+        start = command.early if after_kernel and command.early else command.start
         yield command, start()  # type: ignore[misc]
-        behind_kernel = isinstance(command.record, LaunchRecord)
+        after_kernel = isinstance(command.record, LaunchRecord)
 
 
 class LaunchPacker:

@@ -80,12 +80,12 @@ def definitions(text: str) -> list[tuple[str, list[str], bool]]:
     """(kernel, its parameters as written, whether it begins with `dependent_start();`) for each that the source
     writes out."""
     plain = re.sub(r"/\*.*?\*/", " ", re.sub(r"//[^\n]*", "", text), flags=re.DOTALL)
-    found = []
+    kernels = []
     for match in SIGNATURE.finditer(plain):
         parts = [" ".join(p.split()) for p in match["parameters"].split(",")]
         first = DEPENDENT_START.match(plain, match.end()) is not None
-        found.append((match["name"], [] if parts == [""] else parts, first))
-    return found
+        kernels.append((match["name"], [] if parts == [""] else parts, first))
+    return kernels
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Strict mode's order behind the preceding kernel: no thread accesses global memory before its `griddepcontrol.wait`.
+"""Strict mode's rule of the preceding kernel: no thread accesses global memory before its `griddepcontrol.wait`.
 
 Such a kernel may start before the one in front of it has ended. Nor may it have `ld.global.nc`, which declares that
 the memory does not change while the kernel runs: the assembler may move it before the wait. Without the instruction

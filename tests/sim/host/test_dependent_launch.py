@@ -62,10 +62,10 @@ ORDER = ["early", "early", "late", "early", "early", "early", "fill"]
 
 @pytest.mark.parametrize(("captured", "chip"), [("list", "90"), ("d.captured", "90"), ("list", "80")])
 @on_the_stub
-def test_only_a_kernel_that_begins_with_the_call_right_behind_a_kernel_may_start_early(host, captured, chip):
+def test_only_a_kernel_that_begins_with_the_call_and_follows_a_kernel_may_start_early(host, captured, chip):
     without, allowed = host(LAUNCHES.replace("CAPTURED", captured), STUB_CHIP=chip)
     assert without == [[name, 0] for name in ORDER]
-    early = [0, 1, 0, 1, 0, 0, 1] if chip == "90" else [0] * 7  # the first; behind a library's call; behind the host
+    early = [0, 1, 0, 1, 0, 0, 1] if chip == "90" else [0] * 7  # 0: first, after a library's call, after the host
     assert allowed == [[name, flag] for name, flag in zip(ORDER, early, strict=True)]
 
 
