@@ -25,6 +25,14 @@ __device__ inline void differentiate(Scores& s, Scores& dp, Scaling scaling, con
     each(dp, [&](float& d, int r, int c, int e) { d *= s[r][c][e]; });
 }
 
+// Between two products: on Turing, which has more of smaller ones, the compiler loads operands of the second during the
+// first and has no registers left for the loop's own numbers. It moves no such load across this.
+__device__ inline void part_products() {
+#if __CUDA_ARCH__ < 800
+    __syncwarp();
+#endif
+}
+
 // means: (B, heads, T), dy.y; shared memory: 2 ROWS and 2 STAGES TILE rows of PITCH
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     flash_dq(elem* dqkv, float* means, const elem* qkv, const elem* y, const elem* dy, const float* lse,
@@ -131,6 +139,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         const float *lses = (const float*)(stage + STAGE), *mean = lses + TILE;
         Scores s, dp;
         multiply(s, [&](u32(&out)[4], int r, int d) { take<true>(out, k, warp_i() + r * 16, d); }, stage);
+        part_products();
         multiply(dp, [&](u32(&out)[4], int r, int d) { take<true>(out, v, warp_i() + r * 16, d); },
                  stage + TILE * PITCH);
         differentiate(s, dp, {scale, softcap}, mask, at, i, [&](int, int c, int e) { return lses[c * 8 + across(e)]; },

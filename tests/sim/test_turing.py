@@ -9,7 +9,10 @@ from core.device.simulated import SimDevice
 from core.devices import SIM, DeviceKind
 from core.loader import load_registry
 from core.registry import Registry
+from core.testing.case import make_case
 from core.testing.check import check_variant
+from core.testing.compiles import compilations, launches_of
+from core.testing.trials import trials_of
 
 TURING = DeviceKind(
     "turing", runs="cuda", precisions=SIM.precisions, opener=lambda: SimDevice(target="compute_75"), compiles=True,
@@ -39,3 +42,15 @@ def test_tensor_cores_of_turing_compute_the_op_in_fp16_and_in_no_other_type(regi
     for dtype in set(held.dtypes) - {"fp16"}:
         other = check_variant(registry.op(op), held, registry, TURING.name, dtypes=(dtype,), **how)
         assert "forward" not in other.checks and other.skipped
+
+
+@pytest.mark.parametrize("columns", (56, 64))
+def test_the_largest_tile_of_attention_s_backward_spills_nothing(registry: Registry, columns: int) -> None:
+    """At the widest heads that have it: with and without columns of zeros in shared memory."""
+    op, held = registry.op("attention"), registry.variant("attention", "flash")
+    case = make_case(op, {"qkv": (1, 130, 3 * columns), "heads": 1})
+    trials, _ = trials_of(op, held, registry, dtypes=("fp16",), cases=[case])
+    launches = [one for one in launches_of(trials, decoding=False) if one.kernel.name == "flash_dkv"]
+    most = [one for one in launches if {("BLOCKS", 2), ("TILE", 32)} <= set(one.kernel.defines)]
+    (compiled,) = compilations(held, most, ("sm_75",))
+    assert compiled.resources.spills == 0 and not compiled.problems
