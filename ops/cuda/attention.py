@@ -29,7 +29,7 @@ FLASH = {
     ),
 }
 # In fp16, that Turing runs, too, whose thread blocks have 64 KB of shared memory
-SHAPES = {"bf16": FLASH, "fp16": {64: FLASH[64], 128: (FLASH[128][0], FLASH[256][1])}}
+SHAPES = {"bf16": FLASH, "fp16": {64: FLASH[64], 112: (FLASH[128][0], FLASH[256][1]), 128: FLASH[256]}}
 
 
 class AttentionNaive(Variant):

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import pytest
 
+from core.device.launch import LaunchRecord
 from core.device.simulated import SimDevice
 from core.devices import SIM, DeviceKind
+from core.kernels.chips import CHIPS
 from core.loader import load_registry
 from core.registry import Registry
 from core.testing.case import make_case
@@ -44,13 +46,27 @@ def test_tensor_cores_of_turing_compute_the_op_in_fp16_and_in_no_other_type(regi
         assert "forward" not in other.checks and other.skipped
 
 
+def flash_launches(registry: Registry, *columns: int) -> list[LaunchRecord]:
+    """Those of attention in fp16, with heads of so many columns, in every configuration."""
+    op, held = registry.op("attention"), registry.variant("attention", "flash")
+    cases = [make_case(op, {"qkv": (1, 130, 3 * n), "heads": 1}) for n in columns]
+    return launches_of(trials_of(op, held, registry, dtypes=("fp16",), cases=cases)[0], decoding=False)
+
+
 @pytest.mark.parametrize("columns", (56, 64))
 def test_the_largest_tile_of_attention_s_backward_spills_nothing(registry: Registry, columns: int) -> None:
     """At the widest heads that have it: with and without columns of zeros in shared memory."""
-    op, held = registry.op("attention"), registry.variant("attention", "flash")
-    case = make_case(op, {"qkv": (1, 130, 3 * columns), "heads": 1})
-    trials, _ = trials_of(op, held, registry, dtypes=("fp16",), cases=[case])
-    launches = [one for one in launches_of(trials, decoding=False) if one.kernel.name == "flash_dkv"]
-    most = [one for one in launches if {("BLOCKS", 2), ("TILE", 32)} <= set(one.kernel.defines)]
-    (compiled,) = compilations(held, most, ("sm_75",))
+    largest = {("BLOCKS", 2), ("TILE", 32)}
+    launches = [
+        launch
+        for launch in flash_launches(registry, columns)
+        if launch.kernel.name == "flash_dkv" and largest <= set(launch.kernel.defines)
+    ]
+    (compiled,) = compilations(registry.variant("attention", "flash"), launches, ("sm_75",))
     assert compiled.resources.spills == 0 and not compiled.problems
+
+
+def test_tiles_of_attention_fit_shared_memory_with_every_head_and_configuration(registry: Registry) -> None:
+    launches = flash_launches(registry, *range(8, 129, 8))
+    assert len(launches) > 3 * 16
+    assert not {dict(one.kernel.defines)["HEAD_DIM"] for one in launches if one.smem > CHIPS[75].shared}
