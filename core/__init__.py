@@ -13,7 +13,7 @@ from core.lazy import imports_of
 __version__ = "0.1.0"
 
 # In a checkout, ops/, plugins/, models/ and configs/ are beside core/; in a wheel they are inside it. Either way
-# they are found under `core`, so that a traceback and a pickle say the same name everywhere.
+# they are imported as `core.ops` and so on: a traceback and a pickle have the same names everywhere.
 if not (Path(__file__).parent / "ops").is_dir():
     __path__.append(str(Path(__file__).parent.parent))
 

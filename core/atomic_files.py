@@ -1,7 +1,7 @@
 """Files and folders replaced whole: written beside their place, then renamed.
 
-A reader sees the old contents or the new ones. The system decides when they reach the disk, which suits caches; what
-must survive a power cut is written by core.files.
+A reader sees the old contents or the new ones. The system decides when they reach the disk, which suits caches.
+Files that must survive a power cut are written by core.files.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from core import signals
 from core.errors import BuildError, CoreError, words_of
 
 T = TypeVar("T")
-OURS = ("", "corelm")  # origins of what the core itself brings
+OURS = ("", "corelm")  # origins of the core's own contributions
 PASSES = (KeyboardInterrupt, signals.Ended)  # these are ours, or the person's, and never the plugin's failure
 
 

@@ -1,5 +1,5 @@
-"""Files replaced whole and durably: written beside their place, synced, then renamed. For what must survive a power
-cut: checkpoints and a run's records. Others, such as caches: core.atomic_files.
+"""Files replaced whole and durably: written beside their place, synced, then renamed. For files that must survive a
+power cut: checkpoints and a run's records. Others, such as caches: core.atomic_files.
 
 Each call has a name; `POINT` is called before it with that name and the path, and a test puts a function there that
 raises or kills, and examines the disk afterwards.

@@ -33,7 +33,7 @@ class PluginManager(pluggy.PluginManager):
 
 
 DERIVED = "a class derived from "  # and the name of the class
-# hook -> what each item of its list is, in words, and the place of its class, which a plugin with the hook imports
+# hook -> the kind of each item of its list, for messages, and the place of its class, imported by plugins with the hook
 ITEMS = {
     "core_ops": ("an Op", "core.op:Op"),
     "core_variants": (DERIVED, "core.op:Variant"),

@@ -26,7 +26,7 @@ def imports_of(package: str, *others: str) -> Callable[[str], Any]:
         later = named([inner for node in body if isinstance(node, ast.If) for inner in node.body])
         return named(body) | later, later
 
-    def found(name: str) -> Any:
+    def attribute(name: str) -> Any:
         public, later = places()
         if name in later:
             return getattr(import_module(later[name]), name)
@@ -34,7 +34,7 @@ def imports_of(package: str, *others: str) -> Callable[[str], Any]:
             return [*public, *others]
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
-    return found
+    return attribute
 
 
 def named(body: list[ast.stmt]) -> dict[str, str]:

@@ -132,8 +132,8 @@ class Loading:
 
         record.reason = reason_of(error, record.candidate)
         record.traceback = "".join(traceback.format_exception(error))
-        asked_for = record.kind in (BUILT_IN, GIVEN)
-        if self.strict and (fatal or asked_for):
+        requested = record.kind in (BUILT_IN, GIVEN)
+        if self.strict and (fatal or requested):
             own = error.hint if isinstance(error, CoreError) else ""
             hint = own or "CORELM_TRACEBACK=1 shows the whole traceback"
             raise BuildError(

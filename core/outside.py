@@ -112,7 +112,7 @@ def read_utf8(kind: Callable[..., Exception], path: str | os.PathLike[str], most
 def read_rest(file: BinaryIO, most: int = MOST) -> bytes:
     """The rest of an open file from its position on, at most `most` bytes. OSError for more."""
     parts, left = [], most + 1  # the system's size may not be true, as under /proc
-    while left > 0 and (part := file.read(min(left, PART))):  # `read` allocates as much as it is asked for
+    while left > 0 and (part := file.read(min(left, PART))):  # `read` allocates the whole size at once
         parts.append(part)
         left -= len(part)
     if not left:

@@ -6,7 +6,7 @@ TOKENS = "tokens"  # the input that generation appends to
 TARGETS = "targets"  # the input of next tokens; negative ones do not count in the loss
 DOCUMENTS = "documents"  # the input of each token's document in its row: 0, 1, ...
 POSITIONS = "positions"  # the input of each token's place in its document: 0, 1, ...
-ROLES = (TOKENS, TARGETS, DOCUMENTS, POSITIONS)  # an input of such a name has that role, unless `roles` says another
+ROLES = (TOKENS, TARGETS, DOCUMENTS, POSITIONS)  # an input of such a name has that role, unless `roles` has another
 
 B = "B"  # sequences of a batch
 T = "T"  # tokens of a sequence in a batch

@@ -46,8 +46,8 @@ class Ended(BaseException):  # noqa: N818  (no error: a request)
 class Listener:
     """The handlers, the pipe and the thread. `noted` is the first signal, 0 before one came."""
 
-    def __init__(self, says: str) -> None:
-        self.says = says
+    def __init__(self, suffix: str) -> None:
+        self.suffix = suffix
         self.noted = 0
         self.stop: Stop | None = None  # of a run that trains
         self.foreign: set[int] = set()  # signals with a handler of their own, as Ctrl-C in a chat
@@ -114,9 +114,9 @@ class Listener:
             leave_at_once(number)
         self.note(number)
         if self.stop is not None:
-            tell(f"ending after this {self.stop.unit}; once more leaves at once")
+            write_line(f"ending after this {self.stop.unit}; once more leaves at once")
             return
-        tell(f"core: ended by {signal.Signals(number).name}{self.says}")
+        write_line(f"core: ended by {signal.Signals(number).name}{self.suffix}")
         self._deadline = threading.Timer(GRACE, self._expire)
         self._deadline.daemon = True
         self._deadline.start()
@@ -138,25 +138,25 @@ def speak(delay: float | None) -> None:
 
 
 @contextlib.contextmanager
-def listening(says: str = "") -> Iterator[None]:
-    """Note signals during the block; `says` follows "ended by SIGTERM" in the line on stderr.
+def listening(suffix: str = "") -> Iterator[None]:
+    """Note signals during the block; `suffix` follows "ended by SIGTERM" in the line on stderr.
 
     Within another such block only the words change. In a thread other than the main one nothing is done, as Python
     has it.
     """
     global _listener
     if _listener is not None:
-        before, _listener.says = _listener.says, says or _listener.says
+        before, _listener.suffix = _listener.suffix, suffix or _listener.suffix
         try:
             yield
         finally:
             if _listener is not None:
-                _listener.says = before
+                _listener.suffix = before
         return
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    own = _listener = Listener(says)
+    own = _listener = Listener(suffix)
     own.begin()
     try:
         yield
@@ -282,7 +282,7 @@ class Stop:
         self._listening.close()
 
 
-def tell(text: str) -> None:
+def write_line(text: str) -> None:
     """A line on stderr, unless stderr would make us wait or is gone."""
     if _delay is None:
         return
@@ -294,5 +294,5 @@ def tell(text: str) -> None:
 
 
 def leave_at_once(number: int) -> None:
-    tell("leaving at once; checkpoints on disk are as they were")
+    write_line("leaving at once; checkpoints on disk are as they were")
     os._exit(128 + number)

@@ -22,7 +22,7 @@ CONTROL = (
 )  # fmt: skip
 SLOT = {name: index for index, name in enumerate(CONTROL)}
 GROUP = 64  # elements of the flat arenas per byte of `group`
-CHUNK = 16_384  # elements of which a number over all of an arena is summed by itself; slices begin at its multiples
+CHUNK = 16_384  # elements with a partial sum of their own in a number over an arena; slices begin at its multiples
 MASKS = {"decays": 1, "trains": 2}  # bits of such a byte: weight decay applies to its elements; they train at all
 
 

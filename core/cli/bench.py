@@ -51,7 +51,7 @@ def command(
     """Time a training step of CONFIG, on random tokens: tokens/s, utilisation, and each op beside its floor.
 
     With an op (`core bench matmul --shape x=256,768 --shape features=3072`): each of its variants that can run here.
-    With --sass: what the compiler made of CONFIG's kernels, and a lower bound of a micro-step's time on a GPU that need
+    With --sass: the machine code of CONFIG's kernels, and a lower bound of a micro-step's time on a GPU that need
     not be here.
     """
     from core.loader import load_registry

@@ -162,22 +162,22 @@ def remarks(answer: Answer) -> Iterator[str]:
 
 
 class Interrupts:
-    """Ctrl-C. During an answer the first ends it and the second leaves; at the prompt it leaves. Behind the one that
+    """Ctrl-C. During an answer the first ends it and the second leaves; at the prompt it leaves. After the one that
     leaves, more are ignored: the end of the process takes a moment, in which a person presses it again."""
 
     def __init__(self) -> None:
-        self.answering = self.asked = False
+        self.answering = self.stopped = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.answering and not self.asked:
-            self.asked = True
+        if self.answering and not self.stopped:
+            self.stopped = True
         else:
             signals.ignore(signal.SIGINT)
             raise KeyboardInterrupt
 
     @contextlib.contextmanager
     def during_an_answer(self) -> Iterator[None]:
-        self.answering, self.asked = True, False
+        self.answering, self.stopped = True, False
         try:
             yield
         finally:
@@ -195,7 +195,7 @@ def converse(chat: Chat, as_json: bool) -> None:
                 line = ask()
                 try:
                     with interrupts.during_an_answer():
-                        if not take(chat, line.strip(), as_json, lambda: interrupts.asked):
+                        if not take(chat, line.strip(), as_json, lambda: interrupts.stopped):
                             return
                 except (UsageError, DataError) as error:
                     click.echo(f"core: {error}", err=True)

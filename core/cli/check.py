@@ -165,7 +165,7 @@ class CheckOptions:
         return self.quick or bool(self.standard)
 
     def check(
-        self, op: Op, variant: Variant, registry: Registry, tell: Callable[[str], None] = lambda text: None
+        self, op: Op, variant: Variant, registry: Registry, on_activity: Callable[[str], None] = lambda text: None
     ) -> VariantReport:
         against = None
         if self.standard:
@@ -173,7 +173,7 @@ class CheckOptions:
             against = (truth_op, truth)
         return check_variant(
             op, variant, registry, self.device, seed=self.seed, quick=self.quick, whole=self.whole, against=against,
-            tell=tell,
+            on_activity=on_activity,
         )  # fmt: skip
 
 
@@ -188,14 +188,14 @@ def checked(
     plugins: tuple[str, ...],
     how: CheckOptions,
     jobs: int,
-    tell: Callable[[str], None],
+    on_activity: Callable[[str], None],
 ) -> Iterator[VariantReport]:
     """The reports in the given order, of one variant after the other or of `jobs` at the same time."""
     if jobs == 1:
-        yield from (how.check(op, variant, registry, tell) for op, variant in pairs)
+        yield from (how.check(op, variant, registry, on_activity) for op, variant in pairs)
         return
     names = [f"{op.name}.{variant.name}" for op, variant in pairs]
-    yield from in_order(jobs, partial(_checked, plugins, how), names, tell)
+    yield from in_order(jobs, partial(_checked, plugins, how), names, on_activity)
 
 
 def _checked(plugins: tuple[str, ...], how: CheckOptions, name: str) -> VariantReport:

@@ -1,8 +1,8 @@
 """A copy of one variant for its author to change: the files of its launchers and kernels whole, one class renamed.
 
-`core new variant` writes what `copy_of` returns. Files keep their names and their places beside each other, so that
-relative imports and `#include "..."` work in the copy as they did before. Two lines change: the name of the class, and
-its `name` with a priority of -1.
+`core new variant` writes the files that `copy_of` returns. They keep their names and their places beside each other, so
+that relative imports and `#include "..."` work in the copy as they did before. Two lines change: the name of the class,
+and its `name` with a priority of -1.
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ def _renamed(text: str, cls: type, old: str, new: str, title: str, examples: str
     if named.search(block) is None:  # inherited: a line of its own after the op's
         block = re.sub(r"^(    op = .*\n)", rf'\1    name = "{old}"\n', block, count=1, flags=re.MULTILINE)
     own = re.search(r"^    examples = ", block, re.MULTILINE)
-    behind = PRIORITY + ("" if own else examples)
-    block = named.sub(lambda m: f'    {m[1]}name{m[2]} = {m[3]}"{new}"{m[4]}\n{behind}'.rstrip("\n"), block, count=1)
+    extra = PRIORITY + ("" if own else examples)
+    block = named.sub(lambda m: f'    {m[1]}name{m[2]} = {m[3]}"{new}"{m[4]}\n{extra}'.rstrip("\n"), block, count=1)
     if own:
         block = re.sub(r"^    examples = ", f"{WHY_EXAMPLES}    examples = ", block, count=1, flags=re.MULTILINE)
     return re.sub(rf"\b{cls.__name__}\b", title, "".join([*head, block, *tail]))

@@ -48,7 +48,7 @@ def command(
     """
     display = Display(sys.stderr)
 
-    def tell(kind: str, value: Any) -> None:
+    def on_progress(kind: str, value: Any) -> None:
         display.close()
         if kind == "check" and not as_json:
             click.echo("\n".join(value.lines(verbose)))
@@ -57,7 +57,7 @@ def command(
 
     display.status("starting")
     try:
-        judgement = judge(problem, submission, seed=seed, seconds=seconds, memory=memory << 20, tell=tell)
+        judgement = judge(problem, submission, seed=seed, seconds=seconds, memory=memory << 20, on_progress=on_progress)
     finally:
         display.close()
     name = Path(judgement.submission).name

@@ -249,11 +249,11 @@ def prove_command(
         at = desk(into, course, plugin)
         files += [at.course.puzzle_file(at.course.puzzle(name)) for name in names or at.course.puzzles]
 
-    def tell(proofs: Sequence[Proof]) -> None:
+    def on_activity(proofs: Sequence[Proof]) -> None:
         if not as_json:
             click.echo("\n".join(proof_lines(proofs, verbose)))
 
-    proofs = [proof for each in proved(files, jobs or cores(), tell) for proof in each]
+    proofs = [proof for each in proved(files, jobs or cores(), on_activity) for proof in each]
     broken = [proof for proof in proofs if not proof.holds]
     if as_json:
         emit_json([proof_data(proof) for proof in proofs])
@@ -263,13 +263,13 @@ def prove_command(
         raise CheckFailed("broken: " + ", ".join(f"{proof.puzzle} {proof.answer}" for proof in broken))
 
 
-def proved(files: Sequence[Path], jobs: int, tell: Callable[[Sequence[Proof]], None]) -> Iterator[list[Proof]]:
-    """The proofs of each puzzle, in their order; `tell` gets them as they come."""
+def proved(files: Sequence[Path], jobs: int, on_activity: Callable[[Sequence[Proof]], None]) -> Iterator[list[Proof]]:
+    """The proofs of each puzzle, in their order; `on_activity` gets them as they come."""
     from core.testing.proving import prove
 
     with ThreadPoolExecutor(min(jobs, len(files))) as pool:
         for proofs in pool.map(lambda file: list(prove(file, imports=IMPORTS)), files):
-            tell(proofs)
+            on_activity(proofs)
             yield proofs
 
 

@@ -19,7 +19,7 @@ from core.loader import load_registry
 from core.registry import Registry
 from core.testing.check import find
 from core.testing.growing_sizes import dims_of, estimate
-from core.testing.model_sizes import OVER, SizesOutcome, Task, Tell, rounds, share, task_of
+from core.testing.model_sizes import OVER, OnActivity, SizesOutcome, Task, rounds, share, task_of
 from core.testing.records import keep
 from core.testing.shapes import example_of
 from core.testing.worker import LAUNCH, Checker, CheckPlace
@@ -162,12 +162,12 @@ def outcomes(
     plugins: tuple[str, ...],
     disable: tuple[str, ...],
     limit: float,
-    tell: Tell,
+    on_activity: OnActivity,
 ) -> Iterator[tuple[int, SizesOutcome]]:
     """The number of each item with its result, kept for later runs; within `limit` seconds in all. Where
     time is left in the end, items that were not finished are continued, and yielded again."""
     with ExitStack() as stack:
-        session = SizeChecks(items, registry, plugins, disable, time.monotonic() + limit, tell, stack)
+        session = SizeChecks(items, registry, plugins, disable, time.monotonic() + limit, on_activity, stack)
         for numbers in rounds(len(items), session.outcomes):
             for place, number in enumerate(numbers):
                 if time.monotonic() < session.end:
@@ -186,7 +186,7 @@ class SizeChecks:
     plugins: tuple[str, ...]
     disable: tuple[str, ...]
     end: float
-    tell: Tell
+    on_activity: OnActivity
     stack: ExitStack
     outcomes: dict[int, SizesOutcome] = field(default_factory=dict)
     checkers: dict[str, Checker] = field(default_factory=dict)
@@ -196,9 +196,11 @@ class SizeChecks:
         item, before = self.items[numbers[0]], self.outcomes.get(numbers[0])
         variant = self.registry.variant(item.task.op, item.task.variant)
         doing = f"checking {item.task.name}, {place}"
-        self.tell(doing)
+        self.on_activity(doing)
         task = item.task if before is None else replace(item.task, done=before.done)
-        now = self._checker(item.device).check(task, self._seconds(numbers), lambda text: self.tell(f"{doing}: {text}"))
+        now = self._checker(item.device).check(
+            task, self._seconds(numbers), lambda text: self.on_activity(f"{doing}: {text}")
+        )
         outcome = self.outcomes[numbers[0]] = now if before is None else before.with_more(now)
         chip = chip_of(self.registry.device(item.device).open())
         verdict = outcome.verdict(item.device, chip, item.task.dtype, [label(item.sizes)])

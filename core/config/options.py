@@ -38,7 +38,7 @@ def check_options(
     settled: dict[str, Any] = {}
     for name in table:
         if name not in options:
-            problems.append(f"{place(name)}: unknown key{did_you_mean(name, names) or known(names)}")
+            problems.append(f"{place(name)}: unknown key{did_you_mean(name, names) or listed(names)}")
     for name, default in options.items():
         if name in table:
             try:
@@ -61,7 +61,7 @@ def check_below(value: Any, bound: float) -> None:
         raise ValueError(("numbers" if numbers is value else "a number") + f" >= 0 and below {bound:g}")
 
 
-def known(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     return f" (known: {', '.join(names) or 'none'})"
 
 

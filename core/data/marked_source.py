@@ -27,8 +27,9 @@ Flags = NDArray[np.bool_]
 
 
 class MarkedSource(TokenSource):
-    """`TokenSource` over pieces with or without marks. keys: tokens, targets, and what the model wants of documents and
-    positions. tokenizer: whose ids the pieces without marks have; DataError where their documents are unknown."""
+    """`TokenSource` over pieces with or without marks. keys: tokens, targets, and those of documents and positions that
+    the model has as inputs. tokenizer: whose ids the pieces without marks have; DataError where their documents are
+    unknown."""
 
     def __init__(
         self,
@@ -48,7 +49,7 @@ class MarkedSource(TokenSource):
         super().__init__(tokens, B, T, seed=seed, vocab=vocab, name=name, least=least)
         self.keys = keys
         self.unmarked = len(pieces)
-        self.pieces += [one.marks for one in marked]  # behind all tokens: of the piece as far from `unmarked`
+        self.pieces += [one.marks for one in marked]  # after all tokens: the marks of pieces from `unmarked` on
         self._between, self._begin = tokenizer.frame if tokenizer is not None else ((), ())
         self.ends_next = tokenizer is not None and self._begin[:1] == (tokenizer.eot,)  # the next one's id ends it
         if pieces and not (self._between or self._begin) and self.wants_documents:

@@ -110,7 +110,7 @@ READERS = (
     ArrayReader,
     ShardReader,
     BuiltinReader,
-)  # asked from the last to the first
+)  # tried from the last to the first
 
 
 @functools.cache

@@ -128,9 +128,8 @@ def texts_between(path: Path, separator: str, notes: list[str]) -> Iterator[str]
 
 def _cut(text: str) -> int:
     """The place of a cut: before the last white space that follows a letter or digit, one blank before a letter where
-    there
-    is one. No piece of the pattern spans that place or looks beyond it, and a tokenizer that puts a blank before what
-    it gets has one to put there (`encode_more`): both parts tokenise as the whole does. 0: nowhere yet."""
+    there is one. No piece of the pattern spans that place or looks beyond it, and a tokenizer that puts a blank before
+    its text has one to put there (`encode_more`): both parts tokenise as the whole does. 0: nowhere yet."""
     for boundary in BOUNDARIES:
         for start in (max(0, len(text) - 4096), 0):
             cut = 0

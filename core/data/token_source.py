@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Ids = NDArray[np.int32]
 
 OPEN_PIECES = 256  # files held open at a time, where the system allows four times as many
-UP_FRONT_TOKENS = 1 << 26  # this many are checked against the vocabulary at the start; the rest as they are drawn
+UP_FRONT_TOKENS = 1 << 26  # this many are checked at the start to be in the vocabulary; the rest as they are drawn
 
 
 class TokenSource(DataSource):

@@ -343,11 +343,11 @@ def _caller() -> str:
     return f"{shown(Path(frame.f_code.co_filename))}:{frame.f_lineno}"
 
 
-def _check_tensors(tensors: Sequence[Any], where: str, besides: str = "") -> None:
-    """besides: " or None" for an argument that may be absent."""
+def _check_tensors(tensors: Sequence[Any], where: str, or_none: str = "") -> None:
+    """or_none: " or None" for an argument that may be absent."""
     for index, tensor in enumerate(tensors):
-        if not (isinstance(tensor, DeviceTensor) or (besides and tensor is None)):
-            raise BuildError(f"{where}, ...): argument {index + 1} is {tensor!r}; expected a tensor{besides}")
+        if not (isinstance(tensor, DeviceTensor) or (or_none and tensor is None)):
+            raise BuildError(f"{where}, ...): argument {index + 1} is {tensor!r}; expected a tensor{or_none}")
 
 
 def _sizes(extent: int | Sequence[int], name: str, where: str) -> tuple[int, int, int]:

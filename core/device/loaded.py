@@ -16,8 +16,8 @@ from core.kernels.nvrtc import Kernel, compile_all
 @dataclass
 class Function:
     """A kernel that the driver has loaded. registers: of a thread; threads: the most of a thread block, by its
-    __launch_bounds__; static: bytes of shared memory that it declares; dynamic: the most bytes that a launch may have
-    besides. The driver's default is the remainder of the default of a thread block (its reference of
+    __launch_bounds__; static: bytes of shared memory that it declares; dynamic: the most bytes that a launch may add
+    to those. The driver's default is the remainder of the default of a thread block (its reference of
     CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES), and more must be requested."""
 
     handle: Any

@@ -28,6 +28,6 @@ def address_space() -> int | None:
 
 def pages() -> list[int]:
     """Bytes of this process: its address space, those in memory, and those that it shares. OSError where the system
-    does not say."""
+    does not publish them."""
     size = os.sysconf("SC_PAGE_SIZE")
     return [int(pages) * size for pages in Path("/proc/self/statm").read_text("ascii").split()[:3]]

@@ -48,22 +48,22 @@ class SideStream:
         args = tuple(tensor for record in records for tensor in record.args)
         return replace(first, prepare=prepare, args=args, method=f"{first.method}, beside the step")
 
-    def join(self, behind: CallRecord) -> CallRecord:
-        """A call that makes its own stream wait for all work of this one. behind: the last call that was started."""
+    def join(self, last: CallRecord) -> CallRecord:
+        """A call that makes its own stream wait for all work of this one. last: the last call that was started."""
 
         def prepare() -> Callable[[int], None]:
             edge = self._edge()
             return lambda stream: edge(int(self.stream), stream)
 
-        return replace(behind, prepare=prepare, args=(), method="join")
+        return replace(last, prepare=prepare, args=(), method="join")
 
     def _edge(self) -> Callable[[int, int], None]:
-        """edge(before, behind): the second stream waits for the present work of the first."""
+        """edge(before, after): the second stream waits for the present work of the first."""
         call = self.driver.call
         event = call("cuEventCreate", int(self.driver.api.CUevent_flags.CU_EVENT_DISABLE_TIMING))
 
-        def edge(before: int, behind: int) -> None:
+        def edge(before: int, after: int) -> None:
             call("cuEventRecord", event, before)
-            call("cuStreamWaitEvent", behind, event, 0)
+            call("cuStreamWaitEvent", after, event, 0)
 
         return edge

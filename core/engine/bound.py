@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from core.engine.tracing import TraceEvent
 
 Beside = Callable[[RecordedStep], Sequence[Any]]
-Behind = Callable[[Sequence[RecordedStep]], Mapping[int, Sequence[Any]]]
+AfterSteps = Callable[[Sequence[RecordedStep]], Mapping[int, Sequence[Any]]]
 
 
 class Arena:
@@ -141,14 +141,14 @@ class BoundPlan:
 
     # --- recording and replay --------------------------------------------------------------------------------
 
-    def run(self, first: bool = True, beside: Beside | None = None, behind: Behind | None = None) -> None:
-        """Replay one micro-step. beside: gives commands to run behind each step; behind: gives commands to run behind
+    def run(self, first: bool = True, beside: Beside | None = None, after: AfterSteps | None = None) -> None:
+        """Replay one micro-step. beside: gives commands to run after each step; after: gives commands to run after
         steps, by the step's number among all. Both are the same ones in every call."""
         self._bind()
-        key = first, beside is not None, behind is not None
+        key = first, beside is not None, after is not None
         if key not in self._commands:
             recorded, commands = self._recorded(first), list[Any]()
-            further = behind(recorded) if behind else {}
+            further = after(recorded) if after else {}
             for number, record in enumerate(recorded):
                 commands += [*record.commands, *(beside(record) if beside else ()), *further.get(number, ())]
             self._commands[key] = self.device.captured(commands) if self.capture else commands

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.engine.batch import NO_SEEDS, Array, Batch, Seeds, count_of, dims_of
-from core.engine.bound import Behind, BoundPlan
+from core.engine.bound import AfterSteps, BoundPlan
 from core.engine.optimizer_step import update_of
 from core.engine.planned_engine import PlannedEngine
 from core.engine.settings import NO_LIMITS, Record
@@ -200,7 +200,7 @@ class Engine(PlannedEngine):
         return update_of(optimizer, self.settings.options, store, control, self.collective, summed)
 
     @cached_property
-    def _sums_beside(self) -> Behind | None:
+    def _sums_beside(self) -> AfterSteps | None:
         """The sums of gradients over ranks beside the last micro-step's backward; None where the update has them."""
         if self.collective is None or not self.settings.overlap:
             return None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from core.engine.bound import Behind
+from core.engine.bound import AfterSteps
 from core.engine.store import ParameterStore
 from core.expr import cdiv
 from core.plan import ParameterLayout
@@ -56,16 +56,16 @@ def record_sums(launch: Any, store: ParameterStore, collective: Collective) -> N
         record_sum(launch, store, collective, part)
 
 
-def sums_beside(store: ParameterStore, collective: Collective, pick: Pick) -> Behind | None:
-    """behind(recorded): by the number of a recorded step, the commands behind it that start the sums of the parts that
-    it completes; behind the last step, those that wait for all. None where the device runs nothing beside a step."""
+def sums_beside(store: ParameterStore, collective: Collective, pick: Pick) -> AfterSteps | None:
+    """after(recorded): by the number of a recorded step, the commands after it that start the sums of the parts that
+    it completes; after the last step, those that wait for all. None where the device runs nothing beside a step."""
     device, parts = store.device, parts_of(store.layout)
 
     def started(order: Sequence[tuple[int, int]]) -> list[list[Any]]:
         calls = (partial(record_sum, store=store, collective=collective, part=part) for part in order)
         return device.beside([device.record_calls(call, pick) for call in calls])
 
-    def behind(recorded: Sequence[RecordedStep]) -> Mapping[int, Sequence[Any]]:
+    def after(recorded: Sequence[RecordedStep]) -> Mapping[int, Sequence[Any]]:
         completed = completions(store.layout, recorded, parts)
         order = sorted(parts, key=lambda part: completed[part])  # stable: of equals, the one at the end is first
         *starts, join = started(order)
@@ -75,7 +75,7 @@ def sums_beside(store: ParameterStore, collective: Collective, pick: Pick) -> Be
         commands.setdefault(len(recorded) - 1, []).extend(join)
         return commands
 
-    return behind if started(parts) else None
+    return after if started(parts) else None
 
 
 def completions(

@@ -90,7 +90,7 @@ class Record:
         return self.loss_scale is not None and not (self.ok or self.halted or math.isfinite(self.norm))
 
 
-BEST = ("bf16", "fp16", "f32")  # what "auto" takes: the first that the device computes in
+BEST = ("bf16", "fp16", "f32")  # "auto" is the first that the device computes in
 
 
 def precision_on(device: Device, precision: str) -> str:

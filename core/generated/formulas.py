@@ -45,7 +45,7 @@ class Formulas:
         self.last = self._last_dim()
         self.tensors = [*op.inputs, *op.params]
         self.lines: dict[str, Line] = {}
-        self.kinds: dict[str, str] = self._given()
+        self.kinds: dict[str, str] = self._common_kinds()
         for text in filter(None, (raw.partition("#")[0].strip() for raw in op.formulas.splitlines())):
             self._read(text)
         results = [*op.outputs, *(f"d{name}" for name in self.tensors)]
@@ -86,7 +86,7 @@ class Formulas:
                 raise self._error(f'the parameter {name} is "{pattern.text}"', "a parameter has the last dim alone")
         return tokens[0] if tokens else ""
 
-    def _given(self) -> dict[str, str]:
+    def _common_kinds(self) -> dict[str, str]:
         """The kinds of the names that every line may use."""
         op = self.op
         numbers = [name for name, value in op.attrs.items() if name not in op.params and self._numeric(value)]

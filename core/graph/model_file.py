@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # Where the keys of two files are merged one by one; anywhere else the later value replaces the earlier one whole.
 TABLES = ("inputs", "roles", "dims", "graph", "init", "loss", "block", ADAPT)
 MERGED = (*((table,) for table in TABLES), *((table, "*") for table in ("block", ADAPT)))
-# Where `key = false` removes what an earlier file says.
+# Tables in which `key = false` removes an earlier file's entry.
 REMOVABLE = ((), *MERGED)
 
 

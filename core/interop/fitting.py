@@ -69,7 +69,7 @@ class Fitted:
     generation: Generation = Generation()
 
 
-TENSORS, CONFIG, UNREADABLE = range(3)  # what a model failed at, the nearest first
+TENSORS, CONFIG, UNREADABLE = range(3)  # the part that a model does not fit, the nearest first
 
 
 class Misfit(CheckpointError):

@@ -107,7 +107,7 @@ def _recognised(path: Path, head: bytes, registry: Registry) -> tuple[WeightForm
     """
     matches = []
     for one in registry.formats.values():
-        if mark := _asked(one, partial(one.recognise, path, head)):
+        if mark := _answer(one, partial(one.recognise, path, head)):
             matches.append((one, mark))
     if len(matches) > 1:
         (first, mark), (second, other) = matches[:2]
@@ -119,11 +119,11 @@ def _recognised(path: Path, head: bytes, registry: Registry) -> tuple[WeightForm
 
 
 def _unknown(path: Path, description: str, registry: Registry) -> CheckpointError:
-    lacks = [text for one in registry.formats.values() if (text := _asked(one, partial(one.lacking, path)))]
+    lacks = [text for one in registry.formats.values() if (text := _answer(one, partial(one.lacking, path)))]
     return CheckpointError(f"{path}: {lacks[0] if lacks else description}", hint=expected(registry))
 
 
-def _asked(one: WeightFormat, question: Callable[[], str]) -> str:
+def _answer(one: WeightFormat, question: Callable[[], str]) -> str:
     """A format's answer; "" with a warning where it fails."""
     try:
         with contained():

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import BuildError, UsageError
-from core.judge.hearing import Tell, no_progress
+from core.judge.hearing import OnProgress, no_progress
 from core.judge.problem import load_problem
 from core.judge.questions import hear
 from core.judge.submission import Submission
@@ -40,12 +40,12 @@ def judge(
     seed: int = 0,
     seconds: float = SECONDS,
     memory: int = MEMORY,
-    tell: Tell = no_progress,
+    on_progress: OnProgress = no_progress,
 ) -> Judgement:
     """The judgement on a CUDA file by a problem's file, within `seconds` and `memory` bytes.
 
     submission: None for the file that the problem names (`Problem.kernel_file`). seed: of all drawn contents, not
-    negative; a submission cannot know a secret one. tell: gets ("doing", name), ("case", text) and
+    negative; a submission cannot know a secret one. on_progress: gets ("doing", name), ("case", text) and
     ("check", SubVerdict) as they come. Raises UsageError for numbers out of range, for files that cannot be read and
     for no submission at all, BuildError for a problem that is at fault, DeviceError where kernels cannot be compiled.
     """
@@ -55,7 +55,7 @@ def judge(
         )
     began, judgement = time.monotonic(), Judgement(str(problem), str(submission or ""), seed)
     with confined(SPAWN, serve, problem, submission, seed, seconds, memory) as (link, child):
-        Clerk(link, tell, judgement).listen(seconds, memory, child)
+        Clerk(link, on_progress, judgement).listen(seconds, memory, child)
     judgement.seconds = time.monotonic() - began
     return judgement
 
@@ -63,8 +63,8 @@ def judge(
 class Clerk:
     """The other end of the process: gathers sub-verdicts, and gives one for an end that came too early."""
 
-    def __init__(self, link: Connection, tell: Tell, judgement: Judgement) -> None:
-        self.link, self.tell, self.judgement = link, tell, judgement
+    def __init__(self, link: Connection, on_progress: OnProgress, judgement: Judgement) -> None:
+        self.link, self.on_progress, self.judgement = link, on_progress, judgement
         self.doing, self.case = next(iter(QUESTIONS)), ""
 
     def listen(self, seconds: float, memory: int, child: Any) -> Judgement:
@@ -98,7 +98,7 @@ class Clerk:
             self.case = value
         elif kind == "check":
             self.judgement.checks.append(value)
-        self.tell(kind, value)
+        self.on_progress(kind, value)
 
     def cut_short(self, problem: str, hint: str) -> Judgement:
         """The present sub-verdict fails, and later ones are not made."""

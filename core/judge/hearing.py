@@ -27,11 +27,11 @@ ELEMENT = (
 FRESH, HARDER, REALER = 1000, 2000, 3000  # seeds of contents, so that no two questions have the same
 
 
-Tell = Callable[[str, Any], None]  # ("doing", name of a sub-verdict), ("case", its name), ("check", SubVerdict)
+OnProgress = Callable[[str, Any], None]  # ("doing", name of a sub-verdict), ("case", its name), ("check", SubVerdict)
 
 
 def no_progress(kind: str, value: Any) -> None:
-    """The `tell` of a caller without a display."""
+    """The `on_progress` of a caller without a display."""
 
 
 Fault = KernelError | PtxError  # a run that breaks off: a fault of the kernel, or a lack of the simulator
@@ -44,8 +44,10 @@ class Waits(Exception):
 class Hearing:
     """The state that sub-verdicts share: contents, the truth, and runs in strict mode. seed: of all contents."""
 
-    def __init__(self, problem: Problem, submission: Submission, seed: int = 0, tell: Tell = no_progress) -> None:
-        self.problem, self.submission, self.seed, self.tell = problem, submission, seed, tell
+    def __init__(
+        self, problem: Problem, submission: Submission, seed: int = 0, on_progress: OnProgress = no_progress
+    ) -> None:
+        self.problem, self.submission, self.seed, self.on_progress = problem, submission, seed, on_progress
         self.notes: list[str] = []
         self._ran: dict[int, tuple[Mapping[str, Array], Execution | Fault]] = {}
 
@@ -60,7 +62,7 @@ class Hearing:
         if number not in self._ran:
             dims = self.problem.sizes[number]
             contents = self.contents(dims, number)
-            self.tell("case", f"{described(dims)}, in strict mode")
+            self.on_progress("case", f"{described(dims)}, in strict mode")
             try:
                 outcome: Execution | Fault = self.bench(dims).run(contents, strict=True)
             except (KernelError, PtxError) as error:
@@ -100,7 +102,7 @@ class Hearing:
         executor: str | None = "interpreter",
     ) -> Execution:
         """In fast mode, by the interpreter, which starts at once; None: by the fastest. A KernelError is Wrong."""
-        self.tell("case", case)
+        self.on_progress("case", case)
         try:
             return bench.run(contents, fill=fill, executor=executor)
         except (KernelError, PtxError) as error:
@@ -110,7 +112,7 @@ class Hearing:
 
     def hold(self, dims: Dims, contents: Mapping[str, Array], got: Execution, case: str, slack: float = 1.0) -> None:
         """Wrong for an input that changed, or an output that is not the truth's. slack: times the usual bounds."""
-        kept(self.problem, contents, got, case)
+        check_inputs_unchanged(self.problem, contents, got, case)
         self.compare(dims, contents, got, case, slack)
 
     def compare(self, dims: Dims, contents: Mapping[str, Array], got: Execution, case: str, slack: float = 1.0) -> None:
@@ -218,7 +220,7 @@ def owed(problem: Problem) -> list[str]:
     return [name for name in problem.outputs if name not in problem.inputs and name not in problem.zeroed]
 
 
-def kept(problem: Problem, contents: Mapping[str, Array], got: Execution, case: str) -> None:
+def check_inputs_unchanged(problem: Problem, contents: Mapping[str, Array], got: Execution, case: str) -> None:
     for name in problem.inputs:
         if name not in problem.outputs and got.buffers[name].tobytes() != contents[name].tobytes():
             raise Wrong(f"changed {name}, which is an input and no output", case=case)

@@ -15,7 +15,7 @@ import numpy as np
 
 from core.errors import BuildError, did_you_mean
 from core.judge.execution import Execution, Workbench
-from core.judge.hearing import Hearing, kept, owed
+from core.judge.hearing import Hearing, check_inputs_unchanged, owed
 from core.judge.problem import Dims, Problem, described
 from core.judge.submission import Submission, place
 from core.judge.verdict import Wrong
@@ -23,7 +23,7 @@ from core.sim.counting import Counts
 from core.sim.faults import KernelError, PtxError
 from core.testing.compare import Array
 from core.testing.pattern import Compared, Scene, region
-from core.testing.puzzle_types import PuzzleTask, PuzzleVerdict, Tell, no_display
+from core.testing.puzzle_types import OnActivity, PuzzleTask, PuzzleVerdict, no_display
 from core.testing.runner import OTHER, unwritten
 
 LIMIT = 10_000  # branches of a thread block before its kernel is called endless: a second; puzzles are small
@@ -81,10 +81,10 @@ class KernelTask(PuzzleTask):
             if name not in BUDGETS:
                 raise BuildError(f'a budget of "{name}"{did_you_mean(name, BUDGETS)}', hint=", ".join(BUDGETS))
 
-    def verdict(self, answer: Path, tell: Tell = no_display) -> PuzzleVerdict:
+    def verdict(self, answer: Path, on_activity: OnActivity = no_display) -> PuzzleVerdict:
         """See PuzzleTask; the stages run in their order, each over all cases."""
         submission = Submission.read(self.problem, answer, self.branches)
-        grading = KernelGrading(self, submission, tell)
+        grading = KernelGrading(self, submission, on_activity)
         for stage in (grading.compiles, grading.runs, grading.written, grading.right, grading.cheap):
             if verdict := stage():
                 return self.plain(verdict, submission)
@@ -111,8 +111,8 @@ class KernelTask(PuzzleTask):
 class KernelGrading:
     """One answer's stages. A stage returns the verdict of its first finding, or None."""
 
-    def __init__(self, task: KernelTask, submission: Submission, tell: Tell) -> None:
-        self.task, self.problem, self.submission, self.tell = task, task.problem, submission, tell
+    def __init__(self, task: KernelTask, submission: Submission, on_activity: OnActivity) -> None:
+        self.task, self.problem, self.submission, self.on_activity = task, task.problem, submission, on_activity
         self.hearing = Hearing(task.problem, submission)
         self.ran: list[tuple[KernelCase, Mapping[str, Array], Execution]] = []
 
@@ -129,7 +129,7 @@ class KernelGrading:
 
     def runs(self) -> PuzzleVerdict | None:
         for number, case in enumerate(self.task.cases):
-            self.tell(case.words)
+            self.on_activity(case.words)
             contents = self.task.contents(number)
             try:
                 outcome = Workbench(self.submission, case.dims).run(contents, strict=True)
@@ -157,7 +157,7 @@ class KernelGrading:
     def right(self) -> PuzzleVerdict | None:
         for case, contents, got in self.ran:
             try:
-                kept(self.problem, contents, got, case.words)
+                check_inputs_unchanged(self.problem, contents, got, case.words)
             except Wrong as wrong:
                 return PuzzleVerdict("right", "input changed", wrong.message, case.words)
             try:

@@ -18,9 +18,9 @@ from core.judge.hearing import (
     HARDER,
     REALER,
     Hearing,
-    Tell,
+    OnProgress,
     Waits,
-    kept,
+    check_inputs_unchanged,
     missing_elements,
     no_progress,
     owed,
@@ -86,7 +86,7 @@ def written(hearing: Hearing) -> None:
 
 def unchanged(hearing: Hearing) -> None:
     for dims, contents, got in hearing.completed():
-        kept(hearing.problem, contents, got, described(dims))
+        check_inputs_unchanged(hearing.problem, contents, got, described(dims))
 
 
 def awkward(hearing: Hearing) -> None:
@@ -105,7 +105,7 @@ def guards(hearing: Hearing) -> None:
     dims, contents, first = hearing.largest
     case = f"{described(dims)}, buffers far apart"
     again = hearing.run(hearing.bench(dims, wide=True), contents, case)
-    kept(hearing.problem, contents, again, case)
+    check_inputs_unchanged(hearing.problem, contents, again, case)
     if other := first.same(again, hearing.problem.outputs):
         raise Wrong(f"other bits where buffers are elsewhere: {other}", case=case,
                     hint="an index that leaves its buffer may fall inside another one")  # fmt: skip
@@ -233,15 +233,15 @@ def cut(text: str) -> str:
 FIRST = ("compiles", "alone", "precision")  # those that need no run
 
 
-def hear(problem: Problem, submission: Submission, seed: int = 0, tell: Tell = no_progress) -> Judgement:
-    """All sub-verdicts, in this process and without limits; `tell` gets each of them at once. Raises BuildError for a
-    problem whose own truth or contents are at fault."""
-    began, hearing = time.monotonic(), Hearing(problem, submission, seed, tell)
+def hear(problem: Problem, submission: Submission, seed: int = 0, on_progress: OnProgress = no_progress) -> Judgement:
+    """All sub-verdicts, in this process and without limits; `on_progress` gets each of them at once. Raises BuildError
+    for a problem whose own truth or contents are at fault."""
+    began, hearing = time.monotonic(), Hearing(problem, submission, seed, on_progress)
     judgement = Judgement("", submission.name, seed, notes=hearing.notes)
     for name in QUESTIONS:
-        tell("doing", name)
+        on_progress("doing", name)
         check = answer(hearing, name)
         judgement.checks.append(check)
-        tell("check", check)
+        on_progress("check", check)
     judgement.seconds = time.monotonic() - began
     return judgement

@@ -53,7 +53,7 @@ def as_argument(value: Any, index: int, where: str, parameter: str = "") -> Argu
     raise BuildError(f"{at} is {value!r}; expected a tensor, i32(n), u64(n), f32(x), launch.tmap(...) or None")
 
 
-# what a parameter of the kernel takes: a scalar's NumPy type, by the parameter's C type
+# C type of a kernel's parameter -> NumPy type of its scalar
 SCALARS = {
     "int": "int32", "i32": "int32", "unsigned": "uint32", "unsigned int": "uint32", "u32": "uint32", "uint": "uint32",
     "float": "float32", "double": "float64", "long long": "int64", "i64": "int64", "unsigned long long": "uint64",
@@ -71,7 +71,7 @@ SIGNATURE = re.compile(
 )
 
 
-AMBIGUOUS: list[str] = []  # of overloads, which one name does not tell apart
+AMBIGUOUS: list[str] = []  # of overloads, which share one name
 DEPENDENT_START = re.compile(r"\s*dependent_start\s*\(\s*\)\s*;")
 
 

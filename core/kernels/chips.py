@@ -27,7 +27,7 @@ MAX_GRID = (2**31 - 1, 65535, 65535)
 REGISTERS = 65536  # 32-bit, of a multiprocessor and of a thread block
 REGISTER_UNIT = 256  # registers that a warp is given at a time: cuda_occupancy.h, cudaOccRegAllocationGranularity
 PARTITIONS = 4  # of a multiprocessor; a thread block's registers are counted as if its warps filled them evenly
-DEFAULT_SHARED = 48 * KB  # bytes of a thread block, static and dynamic together, that no launch has to ask for
+DEFAULT_SHARED = 48 * KB  # bytes of a thread block, static and dynamic together, that every launch may have
 RESERVED_SHARED = 1 * KB  # bytes that the driver takes of a multiprocessor for each thread block, from 8.0 on
 SINCE = {"bf16": 80, TF32: 80}  # a number format -> the first compute capability that has it; all have the others
 PORTABLE_CLUSTER = 8  # thread blocks of a cluster that every chip with clusters runs
@@ -105,7 +105,7 @@ CHIPS = {
 MOST_SHARED = max(chip.shared for chip in CHIPS.values())
 
 
-# --- architectures: what a variant declares, and what a chip runs ----------------------------------------------------
+# --- architectures: those that a variant declares, and those that a chip runs ----------------------------------------
 
 
 class Arch(NamedTuple):
@@ -124,9 +124,8 @@ def parse_arch(name: str) -> Arch:
 
 
 def architecture(major: int, minor: int) -> str:
-    """The architecture that kernels are compiled for on a chip of that compute capability: sm_86; from 9.0 on sm_90a
-    and
-    the like."""
+    """The architecture that kernels are compiled for on a chip of that compute capability: sm_86; from 9.0 on with
+    the letter of features of that chip alone, as in sm_90a."""
     return Chip(10 * major + minor, "", 0, 0, 0, 0).arch
 
 
@@ -251,7 +250,7 @@ class Gpu:
         return rates.get(form) if CHIPS[self.number].multiplies(form) else None
 
 
-# By what the driver calls them, without "NVIDIA" and "GeForce"; a name that is not here has no peaks rather than
+# By the driver's names, without "NVIDIA" and "GeForce"; a name that is not here has no peaks rather than
 # another GPU's. From NVIDIA's data sheets and architecture white papers; on GeForce, tensor cores that add in f32.
 GPUS = {
     "Tesla T4": Gpu(75, 40, 8.1e12, 65e12, 0.320e12, 16),

@@ -13,7 +13,7 @@ FOLD = "for (int i = threadIdx.y; i < slices && c < columns; i += 32) sum += par
 
 
 def by_slice(rows: int, columns: int, slice: int) -> dict[str, Any]:
-    """grid and block of a kernel with slice_sums, for slices of so many rows."""
+    """grid and block of a kernel with slice_sums, for slices of `slice` rows."""
     return {"grid": (cdiv(columns, WIDE), cdiv(rows, slice)), "block": (WIDE, TALL)}
 
 

@@ -35,7 +35,7 @@ INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*[<"]([^">\n]+)[">]', re.MULTIL
 GLOBAL = re.compile(
     r"(?P<template>template\s*<[^;{}()]*>\s*)?(?:(?:static|extern|inline|\"C\"|void|__forceinline__)\s+)*"
     r"__global__\s+(?:[\w:<>,\s]|__\w+__\s*\((?:[^()]|\([^()]*\))*\)|\[\[[^\]]*\]\])*?"
-    r"\b(?P<name>(?!__\w+__\s*\()\w+)\s*\("  # what __launch_bounds__(64) and its kind stand before
+    r"\b(?P<name>(?!__\w+__\s*\()\w+)\s*\("  # after __launch_bounds__(64) and its kind
 )
 HOST = re.compile(r"<<<|\bmain\s*\(|\bcuda(?:Malloc|Memcpy|Free|Get|Set|Event|Device|Stream|Launch)\w*\s*[(<]")
 ABSENT = re.compile(r'(?:could not|cannot) open source file "([^"]+)"')
@@ -45,7 +45,7 @@ OFFERED = re.compile(  # names that the prelude declares
 )
 ON_HOST = re.compile(r"is considered a host function|not allowed in JIT mode")
 NVCC_OPTIONS = ("-ptx", "-lineinfo", "-w", "-std=c++17", "-arch", SIMULATED)
-SEPARATE = "separate compilation mode"  # what nvcc wants for a launch from a kernel
+SEPARATE = "separate compilation mode"  # nvcc's requirement for a launch from a kernel
 LINKED_LATER = ("-rdc=true",)
 NVCC_LIMIT = 600  # seconds
 HOST_HINT = "host code is for nvcc, and there is none: pip install nvidia-cuda-nvcc, or leave only kernels in the file"

@@ -8,12 +8,12 @@ from core.expr import cdiv
 from core.kernels.width import WIDEST
 
 Tiles = dict[str, int]
-# What TILE_I .. WARPS_J are in the kernels. Large tiles use an element more often, small ones give more thread blocks.
+# The kernels' macros TILE_I .. WARPS_J. Large tiles use an element more often, small ones give more thread blocks.
 WIDE: Tiles = {"TILE_I": 128, "TILE_J": 128, "TILE_K": 32, "STAGES": 3, "WARPS_I": 2, "WARPS_J": 2}
 SMALL: Tiles = {"TILE_I": 64, "TILE_J": 64, "TILE_K": 64, "STAGES": 3, "WARPS_I": 2, "WARPS_J": 2}
 LOWER = (96, 64)  # rows of the large tile's relatives: more thread blocks, which may fill a last wave better
 BLOCKS = 256  # thread blocks that fill a large chip
-# fp16 is what Turing trains in: no copy runs ahead there, and two stages leave room for a second thread block
+# fp16 is Turing's precision of training: no copy runs ahead there, and two stages leave room for a second thread block
 STAGES = {"fp16": 2}
 
 

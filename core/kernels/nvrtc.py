@@ -36,14 +36,14 @@ OPTIONS = (
 )  # fmt: skip
 FORMAT = 2  # of a cache entry
 
-# ptxas says these in a warning; each means that the code does not do what its author wrote
+# Warnings of ptxas, each of which means that the machine code differs from its source's meaning
 FAULTS = (
     re.compile(r"\bC7508\b"),  # setmaxnreg ignored
     re.compile(r"\bC7517\b"),  # a wait for wgmma was put in
     re.compile(r"wgmma.*serializ", re.IGNORECASE),
 )
 
-NAMED = re.compile(r"^// corelm: (.*) is (\S+)$", re.MULTILINE)  # behind the PTX, for each name expression
+NAMED = re.compile(r"^// corelm: (.*) is (\S+)$", re.MULTILINE)  # after the PTX, for each name expression
 
 # `elem`, the activations' type: float, or the prelude's type of that name
 ELEM = """
@@ -171,8 +171,8 @@ class Unit:
     headers: tuple[tuple[str, str], ...]
     options: tuple[str, ...]
     arch: str
-    expressions: tuple[str, ...] = ()  # of C++, for kernels whose names are asked for: "kernel<float, 3>"
-    reads: str = ""  # a digest of the files that the compiler reads by itself
+    expressions: tuple[str, ...] = ()  # of C++, of the kernels to instantiate: "kernel<float, 3>"
+    reads: str = ""  # a digest of the files that the compiler finds and reads
     files: tuple[str, ...] = ()
 
     @property

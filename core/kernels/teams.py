@@ -46,14 +46,14 @@ class Teams:
         return 4 * self.slices(rows, MULTIPROCESSORS)[0] * sums * self.columns
 
     def launch(self, count: int, sums: int) -> dict[str, Any]:
-        """grid, block, smem and macros of a kernel with so many sums of each column."""
+        """grid, block, smem and macros of a kernel with `sums` sums of each column."""
         define = {"WIDTH": self.width, "TEAM": self.team, "PACKS": self.packs, "KEEP": int(self.keep)}
         smem = 4 * sums * self.packs * self.width * 32 if self.teams > 1 else 0
         return {"grid": count, "block": (32 * self.team, self.teams), "smem": smem, "define": define}
 
 
 def teams_of(columns: int, tensor: Any) -> Teams:
-    """The teams for rows of so many columns. Limit: `too_wide`."""
+    """The teams for rows of `columns` columns. Limit: `too_wide`."""
     each = width(columns, tensor)
     keeping, most = LANE[each]
     keep = columns <= 32 * WARPS * keeping
@@ -62,7 +62,7 @@ def teams_of(columns: int, tensor: Any) -> Teams:
 
 
 def too_wide(columns: int, tensor: Any) -> str | None:
-    """Why a variant with teams does not take rows of so many columns, in words; None if it does."""
+    """The reason why a variant with teams does not take rows of `columns` columns; None if it does."""
     most = 32 * WARPS * LANE[width(columns, tensor)][1]
     return f"C = {columns}; a team's registers hold the sums of at most {most} columns" if columns > most else None
 
@@ -83,7 +83,7 @@ class OnePassRows:
     uncovered = {FOLD: "a second turn has more than 32 slices; tests/sim/test_headers.py has them"}
 
     def why_not(self, t: Any) -> str | None:
-        """The limit of C, in words; None within it."""
+        """The limit of C, as text; None within it."""
         return too_wide(t.C, t.x)
 
     def workspace(self, t: Any) -> int:

@@ -23,7 +23,7 @@ from core.op import Op, Variant
 from core.registry import Registry
 from core.testing.check import check_variant
 from core.testing.check_report import VariantReport
-from core.testing.puzzle_types import PuzzleTask, PuzzleVerdict, Tell, no_display
+from core.testing.puzzle_types import OnActivity, PuzzleTask, PuzzleVerdict, no_display
 from core.testing.python_tasks import finding_of, module_of, raised
 from core.train.display import Display
 from core.train.runs import curve, parting
@@ -97,31 +97,31 @@ class RunTask(PuzzleTask):
             raise BuildError("expected both kernels and a plugin that launches them, or neither",
                              hint='answer="mine.cu", files={"launcher.py": ...}')  # fmt: skip
 
-    def verdict(self, answer: Path, tell: Tell = no_display) -> PuzzleVerdict:
+    def verdict(self, answer: Path, on_activity: OnActivity = no_display) -> PuzzleVerdict:
         """See PuzzleTask."""
         with tempfile.TemporaryDirectory() as folder:
-            verdict = self._verdict(answer, Path(folder), tell)
+            verdict = self._verdict(answer, Path(folder), on_activity)
             return replace(verdict, **{
                 name: getattr(verdict, name).replace(f"{folder}/", "").replace(f"{answer.absolute().parent}/", "")
                 for name in ("message", "hint", "details")
             })  # fmt: skip
 
-    def _verdict(self, answer: Path, folder: Path, tell: Tell) -> PuzzleVerdict:
+    def _verdict(self, answer: Path, folder: Path, on_activity: OnActivity) -> PuzzleVerdict:
         plugin, verdict = self._plugin(answer, folder)
         if verdict is not None:
             return verdict
         try:
             registry = load_registry([str(plugin)])
             for op, variant in brought(registry, plugin):
-                tell(f"the check of {op.name}.{variant.name}")
-                report = checked(op, variant, registry, tell)
+                on_activity(f"the check of {op.name}.{variant.name}")
+                report = checked(op, variant, registry, on_activity)
                 if not report.passed:
                     return finding_of(report)
         except CoreError as error:
             return PuzzleVerdict("compiles", "plugin", error.message, hint=error.hint)
         runs = {}
         for name in (MINE, BASELINE):
-            tell(f"the run {name}")
+            on_activity(f"the run {name}")
             runs[name] = FinishedRun(folder / name, plugin if name == MINE else None)
             try:
                 self._train(name, plugin, runs[name].folder)
@@ -180,13 +180,17 @@ def brought(registry: Registry, plugin: Path) -> Iterator[tuple[Op, Variant]]:
                 yield registry.op(name), variant
 
 
-def checked(op: Op, variant: Variant, registry: Registry, tell: Tell) -> VariantReport:
+def checked(op: Op, variant: Variant, registry: Registry, on_activity: OnActivity) -> VariantReport:
     """The op check of a variant on its own examples, where it has some, else the quick one and then all examples."""
     if own := len(variant.examples):
         numbers = range(len(op.examples), len(op.examples) + own)
-        return check_variant(op, variant, registry, archs=(), whole=False, examples=numbers, tell=tell)
-    report = check_variant(op, variant, registry, archs=(), whole=False, quick=True, tell=tell)
-    return report if not report.passed else check_variant(op, variant, registry, archs=(), whole=False, tell=tell)
+        return check_variant(op, variant, registry, archs=(), whole=False, examples=numbers, on_activity=on_activity)
+    report = check_variant(op, variant, registry, archs=(), whole=False, quick=True, on_activity=on_activity)
+    return (
+        report
+        if not report.passed
+        else check_variant(op, variant, registry, archs=(), whole=False, on_activity=on_activity)
+    )
 
 
 def seen_early(model: Model) -> int | None:

@@ -11,11 +11,11 @@ from core.errors import BuildError
 from core.outside import read_whole
 
 CHOICE = {"arch": str, "what": str, "variant": str, "config": dict, "source": str}  # of that file
-SMS = "sms"  # and this, where a choice is for a chip with so many multiprocessors
+SMS = "sms"  # and this, where a choice is for chips with that number of multiprocessors
 
 
 def read_choices(path: Path) -> list[dict[str, Any]]:
-    """Its choices: arch, what (a tuning key), variant, config, source, perhaps sms; [] where there is no file.
+    """Its choices: arch, `what` (a tuning key), variant, config, source, perhaps sms; [] where there is no file.
 
     Raises BuildError for a file of another form.
     """

@@ -42,9 +42,9 @@ def cpu_pace(device: Device) -> Pace:
     return Pace(gemm_rate(), 0.0, "or more, for matrix products alone")
 
 
-def estimate_seconds(parameters: int, tokens: int, rate: float, besides: float = 0.0) -> float:
-    """6 FLOPs a parameter and token, forward and backward (arXiv:2001.08361), and `besides`, at `rate` FLOP/s."""
-    return (6.0 * parameters * tokens + besides) / rate
+def estimate_seconds(parameters: int, tokens: int, rate: float, extra: float = 0.0) -> float:
+    """6 FLOPs a parameter and token, forward and backward (arXiv:2001.08361), and `extra`, at `rate` FLOP/s."""
+    return (6.0 * parameters * tokens + extra) / rate
 
 
 def refuse_long(seconds: float, device: str, *, steps: int, allowed: bool, where: str) -> None:

@@ -1,7 +1,7 @@
 """A model of the time of launches from their SASS: a lower bound on a GPU that need not be here. Never a measurement.
 
-A thread block's warps take a kernel's path (core.kernels.sass_loops) once, and its main loop's trips as often as the
-kernel's row in `sass.toml`, beside its source, says; where there is no row, once. A scheduler, a quarter of a
+A thread block's warps take a kernel's path (core.kernels.sass_loops) once, and its main loop's trips by the number in
+the kernel's row of `sass.toml`, beside its source; without a row, once. A scheduler, a quarter of a
 multiprocessor, takes the longest of:
 
 - issue: one instruction a clock;
@@ -87,7 +87,7 @@ class KernelCode:
         return self.trip.kinds.total() / tensor if tensor else None
 
     def longest(self, warps: float, trips: float) -> tuple[float, str]:
-        """(clocks of a scheduler with so many warps, each with so many trips, the limit's name)."""
+        """(clocks of a scheduler with `warps` warps of `trips` trips each, the limit's name)."""
         limits = {name: warps * (trips * self.trip.clocks[name] + clocks) for name, clocks in self.rest.clocks.items()}
         limits["latency"] = trips * self.trip.alone + self.rest.alone
         name = max(limits, key=lambda n: limits[n])

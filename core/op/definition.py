@@ -79,8 +79,8 @@ class Op:
     expression over dims, attrs and `rows`; "0" for the ops that are bound by memory. needed_flops: of these, the ones
     whose results are used, where that is fewer (causal attention). Backward counts twice as many.
     padding: dims, and attributes that are sizes, that may be padded (`"..."` for the leading ones): with zeros there in
-    inputs, parameters and output gradients, the outputs and gradients have zeros there too, and are otherwise what they
-    are without padding. A node with padding anywhere else is refused.
+    inputs, parameters and output gradients, the outputs and gradients have zeros there too, and are otherwise
+    unchanged by padding. A node with padding anywhere else is refused.
     decodes: optional inputs that the op takes into account while decoding too. A model that connects another one to an
     op with state or `uses=("start",)` does not generate.
     collective: its effect on a flat tensor over the ranks of a run: one of COLLECTIVES, which no other op does.

@@ -33,7 +33,7 @@ class Variant:
     library: ClassVar[str] = ""  # of the vendor, which it calls (`launch.call`): on a GPU only, never simulated
     priority: ClassVar[int] = 10  # the highest that can run is `auto`; negative is never automatic
     saved: ClassVar[Mapping[str, str]] = {}  # name -> pattern: written by forward, read by backward
-    reads: ClassVar[tuple[str, ...]] = ()  # inputs, params, outputs that backward reads besides saved
+    reads: ClassVar[tuple[str, ...]] = ()  # inputs, params, outputs that backward reads in addition to saved
     can_add: ClassVar[tuple[str, ...]] = ()  # inputs whose gradient it can add to instead of overwrite
     alias: ClassVar[Mapping[str, str]] = {}  # {"da": "dy"}: that gradient IS the other: no launch, no copy
     inplace: ClassVar[Mapping[str, str]] = {}  # {"dx": "dy"}: may share that tensor's memory

@@ -75,7 +75,7 @@ class ChoiceSettings:
 class Chooser:
     """Chooses variants for one device and precision.
 
-    can_run(variant) is the device's reason to refuse a variant (an architecture, say), or None.
+    can_run(variant) is the device's reason to refuse a variant (such as its architecture), or None.
     multiplies(form): whether the device has a number format.
     ranks: the processes of the run, for ops that use them. slices: those of an update over several ranks.
     """

@@ -78,9 +78,9 @@ def death(heard: Sequence[Heard], size: int, limit: float) -> str:
         if not h.beat.collective and not h.beat.long and not h.beat.quiet and h.beat.busy + h.ago > most
     ]  # fmt: skip
     if silent:
-        return _kept(silent, waiting or [h for h in alive if h.beat.collective], size)
+        return _waited_for(silent, waiting or [h for h in alive if h.beat.collective], size)
     if waiting and stuck:
-        return _kept(stuck, waiting, size)
+        return _waited_for(stuck, waiting, size)
     if waiting and len(waiting) == size:
         places = dict.fromkeys(h.beat.where for h in waiting)
         seconds = min(h.beat.seconds + h.ago for h in waiting)
@@ -88,7 +88,7 @@ def death(heard: Sequence[Heard], size: int, limit: float) -> str:
     return ""
 
 
-def _kept(missing: Sequence[Heard], waiting: Sequence[Heard], size: int) -> str:
+def _waited_for(missing: Sequence[Heard], waiting: Sequence[Heard], size: int) -> str:
     """The sentence: each missing rank with its state, and the collective in which the others wait."""
     names = ", ".join(h.beat.who for h in missing)
     doing = "; ".join(map(_doing, missing))
@@ -109,16 +109,16 @@ def gone(heard: Sequence[Heard], ended: Collection[int]) -> str:
     """One sentence that names the ranks whose processes ended without a last beat; "" for none."""
     dead = [h for h in heard if h.beat.rank in ended and not h.beat.leaving]
     parts = [f"{h.beat.who} has ended without a word: it was in {h.beat.where}" for h in dead]
-    return "; ".join(parts) + _behind(heard, ended) if dead else ""
+    return "; ".join(parts) + _waiting_clause(heard, ended) if dead else ""
 
 
 def leaves(heard: Sequence[Heard]) -> str:
     """One sentence on a rank that ends the run, the first of `heard`; the other ranks may be waiting for it."""
     beat = heard[0].beat
-    return f"{beat.who} ends the run: it was in {beat.where}{_behind(heard, [beat.rank])}"
+    return f"{beat.who} ends the run: it was in {beat.where}{_waiting_clause(heard, [beat.rank])}"
 
 
-def _behind(heard: Sequence[Heard], missing: Collection[int]) -> str:
+def _waiting_clause(heard: Sequence[Heard], missing: Collection[int]) -> str:
     waiting = [h.beat for h in heard if h.beat.collective and h.beat.rank not in missing]
     return f"; {len(waiting)} of {len(heard)} ranks wait for it in {waiting[0].where}" if waiting else ""
 

@@ -40,7 +40,7 @@ class Ranks:
     watcher: Any = None  # its `Watcher`
     reliable = True  # whether all that `send` sends arrives, so that a rank that was never heard is a dead one
     finished = False  # whether all ranks have done all that they do together
-    witnessed: Sequence[int] = ()  # signals that `signalled` sees besides those that end a run
+    witnessed: Sequence[int] = ()  # signals that `signalled` sees in addition to those that end a run
 
     @property
     def leads(self) -> bool:
@@ -117,7 +117,7 @@ class Ranks:
             raise BuildError(f"{n} elements do not divide into {self.size} equal slices", hint="give cuts")
         return [n // self.size * rank for rank in range(self.size + 1)]
 
-    # --- what a rank is doing, which the others may ask -----------------------------------------------------------
+    # --- the activity of a rank, for the others to read -----------------------------------------------------------
 
     def states(self, phase: str, step: int | None = None, long: bool = False) -> None:
         """Set the state of this rank, a `Doing`. step: unchanged where it is None."""
@@ -138,7 +138,7 @@ class Ranks:
 
         polls(self, collective, seconds)
 
-    # --- what follows ------------------------------------------------------------------------------------------
+    # --- derived from these ------------------------------------------------------------------------------------
 
     def decide(self, choose: Callable[[], T]) -> T:
         """The result of `choose()` on rank 0, which alone calls it, as JSON: on every rank."""

@@ -18,7 +18,7 @@ class RanksKind(ABC):
 
     name: ClassVar[str] = ""
     priority: ClassVar[int] = 10
-    origin: str = ""  # the plugin, in words; set while it is registered
+    origin: str = ""  # the plugin's name; set while it is registered
 
     @abstractmethod
     def why_not(self, launched: LaunchedProcess, device: DeviceKind) -> str | None:

@@ -23,11 +23,11 @@ from core.ranks.doing import doing
 from core.ranks.group import Ranks
 from core.terminal import visible
 
-LOOK = 0.1  # seconds between looks at what others sent
-BEAT, MANY = 0.5, 100  # seconds between beats in runs on at least so many ranks; in smaller ones they come faster
+LOOK = 0.1  # seconds between looks at the others' messages
+BEAT, MANY = 0.5, 100  # seconds between beats in runs on at least this number of ranks; smaller ones have more
 ASLEEP = 1.0  # seconds between two looks of a rank that was not running itself
 AWAKE = 2.0  # seconds until a rank that slept counts as one that did not
-NEXT = 1.0  # seconds that ranks behind rank 1 leave it to say that rank 0 is dead
+NEXT = 1.0  # seconds that ranks after rank 1 leave it to report that rank 0 is dead
 
 
 class Watcher:
@@ -95,7 +95,7 @@ class Watcher:
         sent, self._looked = 0.0, time.monotonic()
         while not (self._ended.wait(LOOK) or self.group.finished):
             now = time.monotonic()  # for the whole look: a rank stopped during it takes no other one for dead
-            if now - self._looked > ASLEEP:  # stopped or starved: what the others sent is still to be read
+            if now - self._looked > ASLEEP:  # stopped or starved: the others' messages are still to be read
                 self._came, self._woke = dict.fromkeys(self._came, now), now
             self._looked = now
             if now - sent >= self._every:

@@ -18,12 +18,12 @@ def resolve_base(cls: type[Variant], base: Variant) -> type[Variant]:
     """`cls` with `base` as its parent: it inherits all that `cls` does not define, except name and priority."""
     if issubclass(cls, Reference):
         raise BuildError(f"{place_of_class(cls)}: {cls.__name__}: a reference has no base")
-    behind = _launched(base) if isinstance(base, Reference) else type(base)
+    next_class = _launched(base) if isinstance(base, Reference) else type(base)
     own = {key: getattr(cls, key) for key in ("op", "name", "base", "priority")}
     own["__module__"] = cls.__module__
     own["__doc__"] = cls.__doc__
     own["__qualname__"] = cls.__qualname__
-    return type(cls.__name__, (cls, behind), own)
+    return type(cls.__name__, (cls, next_class), own)
 
 
 def _launched(reference: Reference) -> type[Variant]:

@@ -42,7 +42,7 @@ class Counts:
     """Counts of a source line or of a kernel.
 
     instructions: of warps; threads: lanes that ran them, at most 32 an instruction. flops: a fused multiply-add is two.
-    requests: global accesses of warps; asked: requested bytes of their lanes; sectors: of 32 bytes that they moved;
+    requests: global accesses of warps; `asked`: requested bytes of their lanes; sectors: of 32 bytes that they moved;
     fewest: sectors that would have held the same bytes. shared: accesses of warps to shared memory; conflicts: passes
     beyond the ones that they need; shared_bytes: requested. atomics: accesses of warps by atom and red, to global and
     shared memory; contended: turns beyond the first that their lanes take at one address.

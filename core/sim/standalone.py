@@ -226,10 +226,10 @@ class KernelFile:
     def _find(self, name: str) -> tuple[Simulator, str]:
         """A kernel, by its symbol or its C++ name."""
         if name not in self._named:
-            self._named[name] = self._known(name) or self._instantiated(name)
+            self._named[name] = self._by_symbol(name) or self._instantiated(name)
         return self._named[name]
 
-    def _known(self, name: str) -> tuple[Simulator, str] | None:
+    def _by_symbol(self, name: str) -> tuple[Simulator, str] | None:
         matching = symbols.matching(name, self._entries())
         if len(matching) > 1:
             every = ", ".join(f'"{symbols.readable(s)}"' for s in matching)

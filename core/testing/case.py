@@ -61,7 +61,7 @@ class Case:
 
     @cached_property
     def _own_specs(self) -> dict[tuple[str, str], TensorSpec]:
-        """The answers of `spec` so far, under the case's own dims: a check asks for them at every call."""
+        """The answers of `spec` so far, under the case's own dims: a check needs them at every call."""
         return {}
 
     def _spec(self, name: str, dtype: str, dims: Mapping[str, Any]) -> TensorSpec:

@@ -86,17 +86,18 @@ def check_variant(
     op: Op, variant: Variant, registry: Registry, device: str = "", *, seed: int = 0, stop: bool = False,
     reference: Reference | None = None, examples: Sequence[int] | None = None, archs: Sequence[str] | None = None,
     dtypes: Sequence[str] | None = None, checks: Sequence[str] = tuple(SUBCHECKS), quick: bool = False,
-    whole: bool = True, against: tuple[Op, Variant] | None = None, tell: Callable[[str], None] = lambda text: None,
+    whole: bool = True, against: tuple[Op, Variant] | None = None,
+    on_activity: Callable[[str], None] = lambda text: None,
 ) -> VariantReport:  # fmt: skip
     """All sub-checks of one variant on `device`, by default its `Registry.home`. `stop`: give up at the first failure.
 
     examples: numbers of examples, the op's first, then the variant's own; archs: architectures to compile kernels for;
     dtypes: some of the variant's; checks: sub-checks of a trial. By default all; tests that run often choose.
     quick: one dtype, the smallest examples, nothing compiled for other chips. whole: False skips the sub-checks that
-    follow a failure. against: an op of the same schema and its variant, the truth in place of the reference. tell: a
-    display, called with the present activity.
+    follow a failure. `against`: an op of the same schema and its variant, the truth in place of the reference.
+    on_activity: a display, called with the present activity.
     """
-    log = Log(stop=stop, clues=not stop)  # a mutant's check says which sub-check failed, and no more
+    log = Log(stop=stop, clues=not stop)  # a mutant's check names the sub-check that failed, and no more
     device = device or registry.home(variant).name
     report = VariantReport(op.name, variant.name, device, variant.dtypes)
     if op.collective and not isinstance(variant, Reference):
@@ -121,11 +122,11 @@ def check_variant(
         report.cover({d: [sizes_of(op, t.dims) for t in every if t.dtype == d] for d in variant.dtypes})
         check_schema(log, variant, every, list(report.skipped.values()))
         check_truth(log, op, variant, truth, cases, registry)
-        report.waiting = run_checks(log, every, checks, whole, tell)
+        report.waiting = run_checks(log, every, checks, whole, on_activity)
         if runner.native and not log.failures and not quick and examples is None:
-            tell("at practical sizes")
+            on_activity("at practical sizes")
             report.cover(check_real_sizes(log, op, variant, registry, runner, truth, dtypes or variant.dtypes))
-        check_all_trials(log, variant, every, runner, report, archs, quick, tell)
+        check_all_trials(log, variant, every, runner, report, archs, quick, on_activity)
         report.notes = notes_on(op, variant)
     report.take(log)
     return report
@@ -145,7 +146,7 @@ def errors_in(log: Log, op: Op) -> Iterator[None]:
 
 def check_all_trials(
     log: Log, variant: Variant, trials: Sequence[Trial], runner: Runner, report: VariantReport,
-    archs: Sequence[str] | None, quick: bool, tell: Callable[[str], None],
+    archs: Sequence[str] | None, quick: bool, on_activity: Callable[[str], None],
 ) -> None:  # fmt: skip
     """The sub-checks that are made once, of all trials of a variant together."""
     log.case, log.dtype = "all", "all"
@@ -155,7 +156,7 @@ def check_all_trials(
     if not variant.sources:
         return
     if not log.failures and archs != ():
-        tell("compiling for every architecture")
+        on_activity("compiling for every architecture")
         check_compile(log, variant, trials, archs)
     if not log.failures and not quick and runner.slow:
         report.gaps = runner.gaps(variant)
@@ -164,7 +165,7 @@ def check_all_trials(
 
 
 def run_checks(
-    log: Log, trials: Sequence[Trial], checks: Sequence[str], whole: bool, tell: Callable[[str], None]
+    log: Log, trials: Sequence[Trial], checks: Sequence[str], whole: bool, on_activity: Callable[[str], None]
 ) -> list[str]:
     """Make the sub-checks in their order; the names of those that wait because an earlier one failed."""
     names = [name for name in SUBCHECKS if name in checks]
@@ -172,17 +173,17 @@ def run_checks(
         if log.failures and not whole:
             return [*names[number:], *(["compile"] if trials and trials[0].variant.sources else ["blocks"])]
         if able := [t for t in trials if applies(name, t)]:
-            run_check(log, name, able, tell)
+            run_check(log, name, able, on_activity)
     return []
 
 
-def run_check(log: Log, name: str, trials: Sequence[Trial], tell: Callable[[str], None]) -> None:
+def run_check(log: Log, name: str, trials: Sequence[Trial], on_activity: Callable[[str], None]) -> None:
     """Make one sub-check of all trials; then look for races in those of its launches that show the most."""
     runner, before = trials[0].runner, len(log.failures)
     with runner.later() as late:
         for trial in trials:
             log.case, log.dtype, waiting = trial.case.label, trial.dtype, len(late)
-            tell(f"{name}, {trial.dtype}, {trial.case.label}")
+            on_activity(f"{name}, {trial.dtype}, {trial.case.label}")
             with log.caught(name):
                 SUBCHECKS[name](log, trial)
             for one in late[waiting:]:
@@ -190,7 +191,7 @@ def run_check(log: Log, name: str, trials: Sequence[Trial], tell: Callable[[str]
     values = log.failures[before:]
     for one, strictly in runner.strictly(late):
         log.case, log.dtype = one.case, one.dtype
-        tell(f"{name}, {one.dtype}, {one.case}, strict mode")
+        on_activity(f"{name}, {one.dtype}, {one.case}, strict mode")
         with log.caught(name):
             strictly()
     log.failures[before:] = [*log.failures[before + len(values) :], *values]  # a race explains wrong values

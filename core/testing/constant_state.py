@@ -51,14 +51,14 @@ def ways_of(count: int, rows: int, most: int) -> Iterator[tuple[str, list[Array]
         return [part for size in sizes for part in pieces(size, most)]
 
     third = max(1, count // 3)
-    apart = np.arange(rows, dtype=np.int32) * (count - 1) // max(1, rows - 1)
+    staggered = np.arange(rows, dtype=np.int32) * (count - 1) // max(1, rows - 1)
     yield "all tokens at once", calls(count * every)
     yield "the last token", calls((count - 1) * every, every)
     if count <= SINGLES:
         yield "one by one", [every] * count
     cuts = sorted({0, third, min(third + 1, count), count})
     yield "in pieces", calls(*(size * every for size in np.diff(cuts)))
-    yield "rows apart", calls(apart, count - apart)
+    yield "rows apart", calls(staggered, count - staggered)
 
 
 def pieces(size: Array, most: int) -> list[Array]:
@@ -100,8 +100,8 @@ def fed(
             idle = counts == 0
             message = f"{name}{note}: the state of a row without a token has changed"
             log.verdict("decode", np.array_equal(was[idle], now[idle]), message)
-            behind = f"{note}, state after {(start + counts).tolist()} tokens"
-            compare(log, "decode", trial, name, now, want, behind, no_excuse)
+            label = f"{note}, state after {(start + counts).tolist()} tokens"
+            compare(log, "decode", trial, name, now, want, label, no_excuse)
         state = {n: out.tensors[n].copy() for n in state}
         true_state = {n: true.tensors[n].copy() for n in true_state}
         start = start + counts

@@ -260,7 +260,7 @@ class SimRunner(DeviceRunner):
                 self._run(record)
 
     def _watched(self, record: LaunchRecord) -> None:
-        """Run a launch, and in strict mode too where that may show something: its error is the more telling one."""
+        """Run a launch, and in strict mode too where that may show something: its error is the more precise one."""
         before, raised = Snapshot(self.target.space), None
         integers = {
             i: self.target.download(a)

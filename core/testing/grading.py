@@ -19,7 +19,7 @@ from typing import Any
 
 from core.errors import UsageError
 from core.testing.confined_process import STARTING, confine, confined, how_it_ended, limit_cpu, rebuilt, reporting
-from core.testing.puzzle_types import PuzzleVerdict, Tell, load_puzzle, no_display
+from core.testing.puzzle_types import OnActivity, PuzzleVerdict, load_puzzle, no_display
 from core.words import human
 
 SECONDS = 10.0  # of a verdict, of processor time
@@ -29,15 +29,15 @@ PRINTED = 4000  # characters of a student's own output that a verdict keeps
 
 
 def grade(
-    puzzle: Path, answer: Path, *, seconds: float = SECONDS, memory: int = MEMORY, tell: Tell = no_display,
+    puzzle: Path, answer: Path, *, seconds: float = SECONDS, memory: int = MEMORY, on_activity: OnActivity = no_display,
     imports: Sequence[str] = (),
 ) -> PuzzleVerdict:  # fmt: skip
     """The verdict on an answer's file by a puzzle's file, within `memory` bytes and `seconds` of processor time, its
     task's if they are more, or four times as many of wall time.
 
     The process is no sandbox: a puzzle's file is its author's code, a Python answer its student's, and both run as
-    such. tell: gets the case that runs. imports: modules that the server of processes imports once, for all verdicts.
-    Raises UsageError for files that cannot be read and limits out of range, BuildError for a puzzle that is at fault.
+    such. on_activity: gets the case that runs. imports: modules that the server of processes imports once, for all
+    verdicts. Raises UsageError for files that cannot be read and limits out of range, BuildError for a puzzle at fault.
     """
     if seconds <= 0 or memory <= 0:
         raise UsageError(f"seconds={seconds}, memory={memory}; expected limits above 0")
@@ -46,7 +46,7 @@ def grade(
         printed = Path(folder) / "printed"
         printed.touch()
         with confined(context_of(imports), serve, puzzle, answer, printed, seconds, memory) as (link, child):
-            verdict = listen(link, child, seconds, memory, tell)
+            verdict = listen(link, child, seconds, memory, on_activity)
         text = printed.read_text("utf-8", errors="replace")
     cut = f"{text[:PRINTED]}\n...\n" if len(text) > PRINTED else text
     return replace(verdict, printed=cut, seconds=time.monotonic() - began)
@@ -68,7 +68,7 @@ def context_of(imports: Sequence[str]) -> Any:
     return context
 
 
-def listen(link: Connection, child: Any, seconds: float, memory: int, tell: Tell) -> PuzzleVerdict:
+def listen(link: Connection, child: Any, seconds: float, memory: int, on_activity: OnActivity) -> PuzzleVerdict:
     """The verdict that the process sends, or one for an end that came too early."""
     stop, case, endless = time.monotonic() + STARTING, "", f"the answer still runs after {seconds:g} s"
     try:
@@ -79,7 +79,7 @@ def listen(link: Connection, child: Any, seconds: float, memory: int, tell: Tell
                 endless = f"the answer still runs after {value:g} s"
             elif kind == "case":
                 case = value
-                tell(value)
+                on_activity(value)
             elif kind == "verdict":
                 verdict: PuzzleVerdict = value
                 return verdict

@@ -345,7 +345,7 @@ def _functions(ours: Any, theirs: Any, module: str) -> Iterator[tuple[types.Func
             if isinstance(thing, property) and thing.fget is not None:
                 thing, twin = thing.fget, twin.fget
             written = isinstance(thing, types.FunctionType) and thing.__code__.co_filename != "<string>"
-            if written:  # not what dataclass made
+            if written:  # by a person, not by dataclass
                 yield thing, twin
 
 

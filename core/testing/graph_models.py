@@ -206,8 +206,8 @@ class ModelAuthor(NodeAuthor):
     # --- nodes -------------------------------------------------------------------------------------------------------
 
     def any_node(self, scope: Scope, last: bool = False) -> str | None:
-        """One more node, of an op that takes what there is, or all nodes of a fused op's pattern; None where none was
-        found. last: on the last value for each token, if something takes it."""
+        """One more node, of an op for the values at hand, or all nodes of a fused op's pattern; None where no op
+        fits. last: on the last value for each token, if something takes it."""
         if last:
             value = self.per_token(scope)[-1]
             order = [self.ops[place] for place in self.rng.permutation(len(self.ops)).tolist()]

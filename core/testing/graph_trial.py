@@ -88,8 +88,8 @@ class GraphTrial:
 
     def engine(self, **chosen: Any) -> Engine:
         """An engine on f64 with the trial's weights. chosen: of Settings; nothing is fused unless `fusion` is given."""
-        apart = {op.name: False for op in self.registry.ops.values() if op.replaces}
-        common = {"precision": "f64", "optimizer": self.optimizer, "options": {"clip": 0.0}, "fusion": apart}
+        unfused = {op.name: False for op in self.registry.ops.values() if op.replaces}
+        common = {"precision": "f64", "optimizer": self.optimizer, "options": {"clip": 0.0}, "fusion": unfused}
         built = Engine(self.source, self.registry, Settings(**{**common, **chosen}))
         if self.weights:
             self.restore(built)

@@ -128,7 +128,7 @@ def place_of(error: BaseException) -> str:
 
 
 def advice_on(error: Exception) -> str:
-    """The remedy for a frequent exception: an assignment into a gradient that is None."""
+    """The remedy for a frequent exception: an assignment into a gradient of `None`."""
     frames = traceback.extract_tb(error.__traceback__)
     into = re.search(r"\bt\.(d\w+)\[", frames[-1].line or "") if frames else None
     if isinstance(error, TypeError) and "NoneType" in str(error) and into:

@@ -115,7 +115,7 @@ class Left(StopChecks):
 
 
 OnOutcome = Callable[[SizesOutcome], None]
-Tell = Callable[[str], None]
+OnActivity = Callable[[str], None]
 
 
 def check_sizes(
@@ -123,22 +123,29 @@ def check_sizes(
     registry: Registry,
     runner: Runner,
     report: OnOutcome = lambda outcome: None,
-    tell: Tell = lambda text: None,
+    on_activity: OnActivity = lambda text: None,
 ) -> SizesOutcome:
     """Check by the task. `report` gets the results so far after each step: the process may be ended at any time.
-    `tell` gets the present activity."""
+    `on_activity` gets the present activity."""
     op, variant = registry.op(task.op), registry.variant(task.op, task.variant)
-    return Climb(task, op, variant, registry, runner, report, tell).run()
+    return Climb(task, op, variant, registry, runner, report, on_activity).run()
 
 
 class Climb:
     """One task under way."""
 
     def __init__(
-        self, task: Task, op: Op, variant: Variant, registry: Registry, runner: Runner, report: OnOutcome, tell: Tell
+        self,
+        task: Task,
+        op: Op,
+        variant: Variant,
+        registry: Registry,
+        runner: Runner,
+        report: OnOutcome,
+        on_activity: OnActivity,
     ) -> None:
         self.task, self.op, self.variant, self.registry, self.runner = task, op, variant, registry, runner
-        self.report, self.tell = report, tell
+        self.report, self.on_activity = report, on_activity
         self.home = CpuRunner(registry)
         self.reference = reference_of(op, registry)
         self.log = Log(stop=True)
@@ -206,7 +213,7 @@ class Climb:
         for name, check in SUBCHECKS.items():
             for mode in modes_of(self.op, self.variant):
                 self.log.case, self.log.dtype = case.label, dtype
-                self.tell(f"{name}, {case.label}")
+                self.on_activity(f"{name}, {case.label}")
                 with self.log.caught(name):
                     check(self.log, self._trial(case, dtype, mode))
 
@@ -243,7 +250,7 @@ class Climb:
         """Outputs and gradients at these sizes; of a reference, its derivative too where it is the first step."""
         case = make_case(self.op, example, self.task.seed, 1)
         self.at = as_shape(self.op, example)
-        self.tell(f"at {self.at}")
+        self.on_activity(f"at {self.at}")
         fed = self._trial(case, self.task.dtype, "forward")
         why, pieces = fed.why_not(), at_once(fed) if self.task.decode else 0
         if why and not pieces:
@@ -367,8 +374,8 @@ def at_size(log: Log, trial: Trial) -> None:
 
 
 def share(remaining: float, waiting: Sequence[tuple[Op, Mapping[str, Any]]], simulated: bool, least: float) -> float:
-    """Seconds for the first of the (op, example) that wait, by what the first step of each may take; at least `least`,
-    and twice its part, since most take less."""
+    """Seconds for the first of the (op, example) that wait, by the estimates of the first step of each; at least
+    `least`, and twice its part, since most take less."""
     parts = [estimate(op, next(steps_of(op, example)), simulated) for op, example in waiting]
     return min(remaining, max(least, 2 * remaining * parts[0] / sum(parts)))
 

@@ -93,11 +93,11 @@ def kinked(trial: Trial, name: str, u: Array, claimed: float) -> bool:
     """Whether forward has no derivative here along u, as where equal numbers are sorted: the slopes to either side
     differ, however small the step, and not by rounding beside the one that is claimed. A wrong gradient of a smooth
     function is not excused."""
-    apart = []
+    gaps = []
     for h in KINK:
         there, back = (one_sided(trial, name, u, side * h) for side in (1, -1))
-        apart.append(abs(there - back) / max(abs(there), abs(back), abs(claimed), 1e-30))
-    return min(apart) > UNEQUAL
+        gaps.append(abs(there - back) / max(abs(there), abs(back), abs(claimed), 1e-30))
+    return min(gaps) > UNEQUAL
 
 
 def one_sided(trial: Trial, name: str, u: Array, h: float) -> float:

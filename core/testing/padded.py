@@ -61,8 +61,8 @@ def padded_case(case: Case) -> Case:
         if value is not None and name not in example:
             example[name] = padded_shape(case.pattern(name), value.shape, op.padding)
     made = make_case(op, example)
-    values = {n: None if v is None else behind(v, made.values[n]) for n, v in case.values.items()}
-    gradients = {n: behind(v, made.gradients[n]) for n, v in case.gradients.items()}
+    values = {n: None if v is None else embedded(v, made.values[n]) for n, v in case.values.items()}
+    gradients = {n: embedded(v, made.gradients[n]) for n, v in case.gradients.items()}
     return replace(made, label=case.label, values=values, gradients=gradients, extras=case.extras)
 
 
@@ -78,7 +78,7 @@ def grown(size: int) -> Padded:
     return Padded((size // MULTIPLE + 1) * MULTIPLE, unpadded(size))
 
 
-def behind(value: Array, made: Array | None) -> Array:
+def embedded(value: Array, made: Array | None) -> Array:
     """`value` with zeros after it, in the shape of `made`."""
     assert made is not None
     padding = np.zeros(made.shape, value.dtype)

@@ -208,9 +208,9 @@ def without_above(scene: Scene, name: str, one: Compared) -> str:
 def constant(scene: Scene, name: str, one: Compared) -> str:
     """A difference that is the same everywhere."""
     with np.errstate(all="ignore"):
-        apart = one.got.astype(np.float64) - one.want
-        middle = float(np.median(apart))
-        spread = float(np.max(np.abs(apart - middle)))
+        differences = one.got.astype(np.float64) - one.want
+        middle = float(np.median(differences))
+        spread = float(np.max(np.abs(differences - middle)))
     if one.want.size < FEWEST or not np.isfinite(spread) or spread > 1e-3 * abs(middle):
         return ""
     return f"got is {middle:+.5g} from the expected value, everywhere"

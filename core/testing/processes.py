@@ -26,7 +26,7 @@ SPAWN = multiprocessing.get_context("spawn")
 
 @contextmanager
 def processes(workers: int, words: Words | None = None) -> Iterator[ProcessPoolExecutor]:
-    """A pool that shares out the cores. What ends the block early, Ctrl-C too, ends its processes at once.
+    """A pool that shares out the cores. An early end of the block, by Ctrl-C too, ends its processes at once.
 
     words: where `say` puts the activity of a process.
     """
@@ -45,9 +45,9 @@ def processes(workers: int, words: Words | None = None) -> Iterator[ProcessPoolE
 
 
 def in_order(
-    workers: int, function: Callable[[str], Any], names: Sequence[str], tell: Callable[[str], None]
+    workers: int, function: Callable[[str], Any], names: Sequence[str], on_activity: Callable[[str], None]
 ) -> Iterator[Any]:
-    """The results for all names in their order. `tell` gets the activity of the next one, then of others."""
+    """The results for all names in their order. `on_activity` gets the activity of the next one, then of others."""
     words: Words = SPAWN.SimpleQueue()
     with processes(workers, words) as pool:
         results = {name: pool.submit(function, name) for name in names}
@@ -58,7 +58,7 @@ def in_order(
                 while not words.empty():
                     doing |= [words.get()]
                 others = [f"{n}: {text}" for n, text in doing.items() if n != name and not results[n].done()]
-                tell("; ".join([doing.get(name, "waiting"), *others]))
+                on_activity("; ".join([doing.get(name, "waiting"), *others]))
             yield result.result()
 
 

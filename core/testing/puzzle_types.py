@@ -47,11 +47,11 @@ USUAL = (  # pattern of the verdict's text -> the hint for a finding of which a 
 MARKS = {".cu": "//", ".py": "#"}  # suffix of an answer's file -> how its comments begin
 HOLES = {".cu": "// YOUR TURN: ", ".py": "...  # YOUR TURN: "}
 
-Tell = Callable[[str], None]  # gets the name of the running case
+OnActivity = Callable[[str], None]  # gets the name of the running case
 
 
 def no_display(case: str) -> None:
-    """The `tell` of a caller without a display."""
+    """The `on_activity` of a caller without a display."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class PuzzleTask(ABC):
     seconds: float = 0.0
 
     @abstractmethod
-    def verdict(self, answer: Path, tell: Tell = no_display) -> PuzzleVerdict:
+    def verdict(self, answer: Path, on_activity: OnActivity = no_display) -> PuzzleVerdict:
         """The verdict on an answer's file, in this process and without limits.
 
         Raises UsageError for a file that cannot be read, BuildError for a task that is at fault itself.

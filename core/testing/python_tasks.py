@@ -20,7 +20,7 @@ from core.testing.author_file import foreign
 from core.testing.check_report import VariantReport
 from core.testing.compare import Array
 from core.testing.pattern import Compared, Scene, seen
-from core.testing.puzzle_types import PuzzleTask, PuzzleVerdict, Tell, no_display, read_answer
+from core.testing.puzzle_types import OnActivity, PuzzleTask, PuzzleVerdict, no_display, read_answer
 
 LINES = "lines"  # the one budget of a function: lines of the answer's file that a call runs
 NEAR = 1e-6  # relative error of a result, to itself and to the largest element
@@ -69,7 +69,7 @@ class FunctionTask(PuzzleTask):
         if wrong := next((name for one in self.cases for name in one.budget if name != LINES), ""):
             raise BuildError(f'a budget of "{wrong}" for a function', hint=f'{{"{LINES}": n}}')
 
-    def verdict(self, answer: Path, tell: Tell = no_display) -> PuzzleVerdict:
+    def verdict(self, answer: Path, on_activity: OnActivity = no_display) -> PuzzleVerdict:
         """See PuzzleTask; a case that fails ends the verdict."""
         space, verdict = module_of(answer)
         if verdict is not None:
@@ -81,7 +81,7 @@ class FunctionTask(PuzzleTask):
         for number, case in enumerate(self.cases):
             arguments = case.drawn(number)
             words = case.words(arguments)
-            tell(words)
+            on_activity(words)
             most = case.budget.get(LINES)
             verdict, lines = self._called(answer, function, arguments, words, most is not None)
             if verdict is not None:
@@ -228,7 +228,7 @@ def brief(value: Any) -> str:
 class OpTask(PuzzleTask):
     """An op that the answer defines, a plugin of one file; the op check grades its reference, or `variant`.
 
-    against: "op.variant", the truth in place of the answer's own forward: an op with the same schema, shipped or of
+    `against`: "op.variant", the truth in place of the answer's own forward: an op with the same schema, shipped or of
     `plugins`, files of the puzzle's author. Without it only the backward is graded, by numeric derivatives.
     """
 
@@ -239,7 +239,7 @@ class OpTask(PuzzleTask):
     ) -> None:
         self.op, self.variant, self.against, self.plugins = op, variant, against, tuple(map(str, plugins))
 
-    def verdict(self, answer: Path, tell: Tell = no_display) -> PuzzleVerdict:
+    def verdict(self, answer: Path, on_activity: OnActivity = no_display) -> PuzzleVerdict:
         """See PuzzleTask. `core check --quick` first, one dtype and the smallest examples; then all examples: an op
         that is right at toy sizes may be wrong at others."""
         from core.loader import load_registry
@@ -254,7 +254,9 @@ class OpTask(PuzzleTask):
             ((op, variant),) = find(f"{self.op}.{self.variant}", registry)
         except CoreError as error:
             return PuzzleVerdict("compiles", "missing", error.message, hint=error.hint)
-        check = partial(check_variant, op, variant, registry, archs=(), whole=False, against=theirs, tell=tell)
+        check = partial(
+            check_variant, op, variant, registry, archs=(), whole=False, against=theirs, on_activity=on_activity
+        )
         report = check(quick=True)
         if report.passed:
             report = check()

@@ -96,8 +96,8 @@ class RankTrial:
         """(the tensor that the op writes, the writes outside of the tensors)."""
         flat = GuardedFlat(None if host else self.device, drawn, dtype)
         mine = self.mine(slicing)
-        apart = None if slicing.inside else GuardedFlat(flat.device, drawn[mine], dtype).tensor
-        t = self.tensors(variant, slicing, flat.tensor, apart)
+        separate = None if slicing.inside else GuardedFlat(flat.device, drawn[mine], dtype).tensor
+        t = self.tensors(variant, slicing, flat.tensor, separate)
         if host:
             variant.forward(t)
         else:

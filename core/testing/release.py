@@ -47,7 +47,7 @@ DECLARE = "give the variant an example that reaches this, or declare it: uncover
 class ReleaseEntry:
     """A variant that has to be in a plugin's file, and the rows that are there for it and count.
 
-    asks: sub-checks that each row must have passed. Kernels of corelm leave no line or loop without an
+    required: sub-checks that each row must have passed. Kernels of corelm leave no line or loop without an
     example, unless they declare it; kernels of plugins get a note.
     """
 
@@ -55,7 +55,7 @@ class ReleaseEntry:
     path: Path
     key: str
     rows: tuple[Row, ...]
-    asks: frozenset[str]
+    required: frozenset[str]
 
     @property
     def name(self) -> str:
@@ -64,7 +64,7 @@ class ReleaseEntry:
     @property
     def current(self) -> bool:
         """Whether there is a row for each dtype, made from the code as it is now."""
-        whole = all(self.asks <= set(row.get("checks", ())) for row in self.rows)
+        whole = all(self.required <= set(row.get("checks", ())) for row in self.rows)
         return whole and {row.get("dtype") for row in self.rows} == set(self.variant.dtypes)
 
     @property
@@ -88,11 +88,11 @@ def entries_of(registry: Registry, kinds: Sequence[str] = (BUILT_IN, SHIPPED)) -
         key = key_of(variant, registry)
         own = [row for row in files[path] if (row.get("op"), row.get("variant")) == (variant.op, variant.name)]
         current = tuple(row for row in own if row.get("sources") == key and row.get("passed") is True)
-        entries.append(ReleaseEntry(variant, path, key, current, asked_of(variant, ships(variant, registry))))
+        entries.append(ReleaseEntry(variant, path, key, current, required_of(variant, ships(variant, registry))))
     return sorted(entries, key=lambda entry: entry.name)
 
 
-def asked_of(variant: Variant, shipped: bool) -> frozenset[str]:
+def required_of(variant: Variant, shipped: bool) -> frozenset[str]:
     """The sub-checks that a variant must have passed for a verdict of a release."""
     return frozenset((WHOLE, REACHED) if variant.sources and shipped else (WHOLE,))
 
@@ -117,7 +117,7 @@ def known_here(entry: ReleaseEntry, verdicts: Verdicts) -> list[Verdict]:
     """The verdicts of a whole check on this machine; none unless there is one for each dtype."""
     place = verdicts.registry.home(entry.variant).name
     verdicts_here = [verdicts.at(entry.variant, place, dtype) for dtype in entry.variant.dtypes]
-    held = [v for v in verdicts_here if v is not None and v.passed and v.has_range and entry.asks <= set(v.checks)]
+    held = [v for v in verdicts_here if v is not None and v.passed and v.has_range and entry.required <= set(v.checks)]
     return held if len(held) == len(verdicts_here) else []
 
 
@@ -162,7 +162,7 @@ def release(registry: Registry, kinds: Sequence[str], plugins: tuple[str, ...], 
             ask.append(entry)
     failed = 0
     for number, (entry, report) in enumerate(zip(ask, reports(ask, registry, plugins, jobs), strict=True), 1):
-        good = report.passed and entry.asks <= set(report.checks)
+        good = report.passed and entry.required <= set(report.checks)
         write(entry, verdicts_of(report, "") if good else [], keep)
         failed += not good
         print(f"{entry.name}: {outcome(report, good)} ({number} of {len(ask)})", flush=True)

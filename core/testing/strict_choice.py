@@ -26,7 +26,7 @@ from core.kernels.nvrtc import Kernel
 from core.kernels.tensors import DeviceTensor
 from core.sim.launching.launch_report import Report
 from core.sim.launching.thread_order import SEEDS
-from core.sim.ptx.program import Program, kept
+from core.sim.ptx.program import Program, per_program
 from core.testing.compare import Array
 
 TURNS = 4  # of a loop that count as different: a pipeline of three stages uses the first again in the fourth
@@ -135,7 +135,7 @@ class StrictChoice:
         return had
 
 
-@kept
+@per_program
 def blocks_with_atomics(program: Program) -> frozenset[int]:
     """The blocks of instructions with an atomic, by their first instruction."""
     code = program.instructions

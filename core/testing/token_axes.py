@@ -23,8 +23,8 @@ class Tokens:
         """The positions at which the rows of the batch continue, for each call: all at 0, all at their last token, each
         at its own. With few tokens at once they are spread over all tokens, so that each row sees many cached ones."""
         rows, last = np.arange(self.rows, dtype=np.int32), self.count - 1
-        apart = last - rows * last // self.rows if at_once else rows % max(1, last)
-        return [np.zeros_like(rows), np.full_like(rows, last), apart.astype(np.int32)]
+        staggered = last - rows * last // self.rows if at_once else rows % max(1, last)
+        return [np.zeros_like(rows), np.full_like(rows, last), staggered.astype(np.int32)]
 
     def some(self, values: Mapping[str, Array | None], starts: Array, count: int) -> dict[str, Array | None]:
         """`values` with `count` tokens of each row, from the row's own start on."""

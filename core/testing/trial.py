@@ -187,7 +187,7 @@ class Trial:
         )
 
     def _gradients(self, call: Call, request: GradientRequest) -> dict[str, Array]:
-        """Put the gradients into `call` by `request`; returns what those to add to start from."""
+        """Put the gradients into `call` by `request`; returns the start values of those to add to."""
         inputs: dict[str, Array | None] = dict(call.given)
         writes, shares, flags = dict(call.writes), dict(call.shares), {}
         inputs |= {n: None if n in request.absent else v for n, v in self.seeds.items()}

@@ -28,13 +28,13 @@ def check_truth(
     key = key_of(truth, registry)
     if key in _passed:
         return
-    apart = Log()  # whether a process has looked before may not show in the counts of a report
+    separate = Log()  # whether a process has looked before may not show in the counts of a report
     for trial in smallest(trials_of(op, truth, registry, cases=cases, reference=truth, dtypes=("f64",))[0]):
-        apart.case, apart.dtype = trial.case.label, trial.dtype
-        with apart.caught("gradient"):
-            check_gradient(apart, trial)
-    log.failures += apart.failures
-    if not apart.failures:
+        separate.case, separate.dtype = trial.case.label, trial.dtype
+        with separate.caught("gradient"):
+            check_gradient(separate, trial)
+    log.failures += separate.failures
+    if not separate.failures:
         _passed.add(key)
     elif log.stop:
         raise StopChecks

@@ -28,7 +28,7 @@ from core.pool import use
 from core.registry import Registry
 from core.testing.check import runner_of
 from core.testing.devices import DeviceRunner
-from core.testing.model_sizes import OVER, Left, SizesOutcome, Task, Tell, check_sizes
+from core.testing.model_sizes import OVER, Left, OnActivity, SizesOutcome, Task, check_sizes
 from core.testing.runner import Runner
 from core.threads import THREADS
 from core.verdicts import Verdicts
@@ -67,9 +67,9 @@ class Checker:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._end()
 
-    def check(self, task: Task, seconds: float, tell: Tell = lambda text: None) -> SizesOutcome:
-        """The outcome of a task within `seconds`, the start of a child included. `tell` gets the present activity.
-        Raises DeviceError for a child that does not start."""
+    def check(self, task: Task, seconds: float, on_activity: OnActivity = lambda text: None) -> SizesOutcome:
+        """The outcome of a task within `seconds`, the start of a child included. `on_activity` gets the present
+        activity. Raises DeviceError for a child that does not start."""
         began, doing = time.monotonic(), ""
         end = began + seconds
         link = self._started()
@@ -89,7 +89,7 @@ class Checker:
                 if kind == "launching":
                     hung, doing = time.monotonic() + self.launch, value
                 elif kind == "doing":
-                    tell(value)
+                    on_activity(value)
                 elif kind == "launched":
                     hung, doing = math.inf, ""
                 elif kind == "reached":
@@ -167,8 +167,8 @@ class InProcess:
     def __init__(self, device: str, registry: Registry) -> None:
         self.registry, self.runner = registry, runner_of(device, registry)
 
-    def check(self, task: Task, seconds: float, tell: Tell = lambda text: None) -> SizesOutcome:
-        return check_sizes(replace(task, seconds=SOON * seconds), self.registry, self.runner, tell=tell)
+    def check(self, task: Task, seconds: float, on_activity: OnActivity = lambda text: None) -> SizesOutcome:
+        return check_sizes(replace(task, seconds=SOON * seconds), self.registry, self.runner, on_activity=on_activity)
 
 
 # --- the child -----------------------------------------------------------------------------------------------------

@@ -191,8 +191,8 @@ class LibraryTokenizer(Tokenizer):
             text = self.written([{"role": "user", "content": "a"}, {"role": "assistant", "content": ANSWER}])
         except DataError:
             return frozenset()
-        behind = self.encode_template(text.rpartition(ANSWER)[2].lstrip()) if ANSWER in text else ()
-        return frozenset(int(i) for i in behind[:1] if int(i) in self._special)
+        after = self.encode_template(text.rpartition(ANSWER)[2].lstrip()) if ANSWER in text else ()
+        return frozenset(int(i) for i in after[:1] if int(i) in self._special)
 
     def written(
         self,

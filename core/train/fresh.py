@@ -112,7 +112,7 @@ def _reference(config: RunConfig, registry: Registry, graph: Graph, path: str, p
 def completed(
     config: RunConfig, engine: Engine, values: Mapping[str, Array] | None, references: list[Opened]
 ) -> tuple[Mapping[str, Array], list[str]]:
-    """`values` (None: drawn) with what it may lack: drawn parameters, and those of references; lines about them."""
+    """`values` (None: drawn) completed by drawn parameters and those of references; lines about them."""
     graph, lines = engine.graph, []
     engine.initialize(config.seed)
     drawn, new = engine.parameters(), new_names(config, graph)

@@ -58,10 +58,10 @@ class Trainer:
         self._ahead: Sequence[Mapping[str, Array]] | None = None  # the next step's batches, drawn while this one ran
         self._events = 0.0  # seconds of validation, samples and checkpoints so far
         self._roll: Any = None  # of the ranks, where there are several
-        self._health_rows: Any = None  # what the lines of health.jsonl so far are of
+        self._health_rows: Any = None  # `rows` of the latest line of health.jsonl
         self._failed_hooks: set[int] = set()
         self.training = TrainingRun(job, self.step, before.get("hooks", {}), arrays)
-        self._refused: dict[str, str] = {}  # files whose lines the disk did not take, and why, as was said
+        self._refused: dict[str, str] = {}  # files whose lines the disk did not take -> the reason, as printed
 
     def state(self) -> dict[str, Any]:
         """The loop's state that later steps depend on, for a checkpoint beside tensors and `Job.state`."""

@@ -64,8 +64,8 @@ def check_estimate(config: RunConfig, engine: Engine, plan: Plan, micro: int, do
         return ""
     steps = max(0, config.train.steps - done)
     tokens = steps * config.train.tokens_per_step
-    besides = pace.per_launch * len(plan.steps) * micro * steps
-    seconds = estimate_seconds(engine.graph.parameter_count, tokens, pace.flops, besides)
+    extra = pace.per_launch * len(plan.steps) * micro * steps
+    seconds = estimate_seconds(engine.graph.parameter_count, tokens, pace.flops, extra)
     refuse_long(seconds, config.device, steps=steps, allowed=allowed, where=config.where("train.steps"))
     return f"{duration(max(1, seconds))} {pace.note}"
 

@@ -15,10 +15,10 @@ DONE = {(False, False): "updated", (True, False): "skipped the update", (True, T
 
 
 class RollCall:
-    """says: prints a line."""
+    """print_line: called with a warning about slow ranks."""
 
-    def __init__(self, ranks: Ranks, says: Callable[[str], None]) -> None:
-        self.ranks, self.says = ranks, says
+    def __init__(self, ranks: Ranks, print_line: Callable[[str], None]) -> None:
+        self.ranks, self.print_line = ranks, print_line
         self.lagging = Lagging()
         self.hosts = {rank: ranks.host(rank) for rank in range(ranks.size)}
 
@@ -41,4 +41,4 @@ class RollCall:
             )
         line = self.lagging.see(step, [float(row[4]) for row in rows], self.hosts)
         if line:
-            self.says(f"note: {line}")
+            self.print_line(f"note: {line}")

@@ -39,7 +39,7 @@ SOURCE, RESOLVED, VARIANTS, ENV = "config.source.toml", "config.resolved.toml", 
 CRASHES = "crash-*"
 KERNELS = "kernels"  # copies of those that were made from formulas
 MOST_STEPS = 1 << 53  # of a line of a log: a larger number is damage
-LOCKED_BYTE = 1 << 30  # Windows locks bytes against reading: a byte that is never read
+LOCKED_BYTE = 1 << 30  # Windows makes locked bytes unreadable: a byte that is never read
 PACKAGES = ("numpy", "threadpoolctl", "tiktoken", "safetensors", "msgspec", "click", "pluggy", "rustbpe", "cuda-python")
 
 

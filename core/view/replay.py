@@ -57,7 +57,7 @@ def replay(
     It is no method of `core.load`'s Model, which has neither data nor an optimizer, and another engine than the run's.
     Works while the run is going on. device: where; "" for the run's own, or the one of this machine where that is not
     here. unfused: each node separately, with all its tensors and numbers that are near. yes: also where it is estimated
-    to take over a minute. say: called with the estimate first.
+    to take over a minute. `say`: called with the estimate first.
 
     Raises UsageError for a folder that is no run's, a step that it does not have, and a long replay without `yes`;
     CheckpointError, DataError, DeviceError.
@@ -231,8 +231,8 @@ def estimate(run: RunRecord, steps: int) -> float:
     one = statistics.median(times) if times else 0.0
     pace = None if run.own_device and times else run.kind.measured_pace(run.engine.device)
     if pace is not None:
-        besides = pace.per_launch * len(run.engine.plan(TRAIN).steps) * run.micro
-        one = estimate_seconds(run.engine.graph.parameter_count, table.tokens_per_step, pace.flops, besides)
+        extra = pace.per_launch * len(run.engine.plan(TRAIN).steps) * run.micro
+        one = estimate_seconds(run.engine.graph.parameter_count, table.tokens_per_step, pace.flops, extra)
     return one * (steps + TRACED)
 
 

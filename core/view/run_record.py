@@ -49,7 +49,7 @@ class RunRecord:
             path = path.parent.parent
         if not (path / RESOLVED).is_file():
             raise UsageError(f"{path} is not a run's folder: it has no {RESOLVED}", hint="core runs lists the runs")
-        self.path, self.name, self.plugins, self.asked_device = path, path.resolve().name, plugins, device
+        self.path, self.name, self.plugins, self.requested_device = path, path.resolve().name, plugins, device
         self.unfused = unfused
 
     # --- as it was recorded ------------------------------------------------------------------------------------
@@ -169,8 +169,8 @@ class RunRecord:
         """The device on which the run is computed again: the one that was named, its own, or the one that is here."""
         registry = self._own[1]
         own = registry.device(self.place)
-        if self.asked_device:
-            return registry.device(self.asked_device)
+        if self.requested_device:
+            return registry.device(self.requested_device)
         return own if own.everywhere or own.detected() else registry.device(AUTO)
 
     @property

@@ -119,7 +119,7 @@ def sample_of(record: RunRecord, model: Model, options: ViewOptions) -> TextSamp
         batch = next(source.val_batches(most, 1))
         tokens, targets = batch[roles.TOKENS][0], batch[roles.TARGETS][0]
         first = batch.get(roles.DOCUMENTS, np.zeros((1, 1)))[0] == 0
-        end = int(np.flatnonzero((targets >= 0) & first)[-1]) + 1  # behind it is padding, or another document
+        end = int(np.flatnonzero((targets >= 0) & first)[-1]) + 1  # after it is padding, or another document
         ids, name, whole = np.append(tokens[:end], targets[end - 1]), "held-out text", end + 1 == source.tokens
     if len(ids) < 2:
         raise UsageError(f"{name} has {len(ids)} tokens; expected two at least: one is predicted from the other")

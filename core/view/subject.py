@@ -77,7 +77,7 @@ class Subject:
         options: ViewOptions | None = None,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """registry: for a subject without a run; else the first run's own. say: called with the
+        """registry: for a subject without a run; else the first run's own. `say`: called with the
         estimated time of a replay."""
         self.runs, self.options, self._registry, self.say = tuple(runs), options or ViewOptions(), registry, say
 

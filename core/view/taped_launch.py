@@ -118,7 +118,7 @@ class TapedLaunch:
 
     def _warps(self) -> tuple[list[Json], str]:
         """Whole warps as far as the budget of steps reaches, the first one cut where it alone exceeds it; and the rest
-        in words."""
+        as text."""
         warps, used, every = list[Json](), 0, self.tape.warps
         for block, warp in every:
             steps = list(self.steps(block, warp))

@@ -1,6 +1,6 @@
 """cuBLASLt through ctypes: the library, and one matrix product with an epilogue, ready to launch on a stream.
 
-The library's matrices are column-major, ours row-major: a matrix of ours is the library's transposed. So for our
+The library's matrices are column-major, ours row-major: our matrix is the library's transposed. So for our
 result = left right it computes result^T = right^T left^T, and its operand A is our right operand. The numbers are
 those of cublasLt.h and library_types.h.
 """
@@ -61,7 +61,7 @@ def load():
 
 
 def missing():
-    """The missing part, in words; None when the library is here."""
+    """The missing part, as text; None when the library is here."""
     return load()[1] or None
 
 

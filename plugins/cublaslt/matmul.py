@@ -41,7 +41,7 @@ class MatmulCublasLt(Variant):
 
 
 class MatmulAddCublasLt(MatmulCublasLt):
-    """The residual is what the product is added to."""
+    """The product is added to the residual."""
 
     op = "matmul_add"
     can_add = ("x", "r")
@@ -138,6 +138,6 @@ def vector_bytes(n):
 
 
 def narrow(x, *widths):
-    """Why rows of these many of x's elements will not do, in words."""
+    """The reason why rows of these widths, in elements of x, do not fit the library; None where they do."""
     odd = [n * x.nbytes // x.size for n in widths if n * x.nbytes // x.size % ROW]
     return f"rows of {odd[0]} bytes: its kernels need multiples of {ROW}" if odd else None

@@ -97,7 +97,7 @@ class SinkAttentionReference(Reference):
         t.y[...] = merge(p @ v)
 
     def decode(self, t):
-        """Append T keys and values at `start`, and attend over what each row of the batch has so far."""
+        """Append T keys and values at `start`, and attend over all tokens of each row of the batch so far."""
         for b, start in enumerate(t.start.tolist()):
             end = start + t.T
             q, k, v = split(t.qkv[b : b + 1], t)

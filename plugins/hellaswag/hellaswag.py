@@ -49,7 +49,7 @@ class HellaSwag(Evaluation):
 
 
 def rows_of(group: Sequence[Example], most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and targets (4 * EXAMPLES, T) of up to EXAMPLES examples: a row a completion behind its context.
+    """Tokens and targets (4 * EXAMPLES, T) of up to EXAMPLES examples: a row a completion after its context.
 
     Only the completion's tokens are targets. Rows that are longer than `most` lose the beginning of their context;
     rows that no example fills have one target, so that the shape stays and a mean is defined.

@@ -19,7 +19,7 @@ from core.interop import Dims, Graph, ModelDocument
 
 TABLE, CONFIG = "hf", "config.json"
 ABSENT, NULL = "absent", "null"  # how [hf.expect] writes a key that is not there, and JSON's null
-EVERY = ".*"  # behind a key: each element of its list
+EVERY = ".*"  # after a key: each element of its list
 MISSING = object()
 
 # Keys of PretrainedConfig (transformers 2 to 5) and of programs around it, which no model's forward pass reads: glob ->
@@ -43,7 +43,7 @@ BASE: dict[str, tuple[Any, ...] | None] = {
     **dict.fromkeys(("suppress_tokens", "begin_suppress_tokens", "max_new_tokens", "num_assistant_tokens*")),
     # the start of a training from nothing, and dropout while it trains
     **dict.fromkeys(("initializer_range", "attention_dropout", "*_dropout", "*_pdrop")),
-    # what would be another model with any other value
+    # keys that describe another model with any other value
     "is_encoder_decoder": (False,),
     "tie_encoder_decoder": (False,),
     "add_cross_attention": (False,),
@@ -116,7 +116,7 @@ def matches(name: str, globs: Sequence[str]) -> bool:
 def read_config(source: ModelDocument, config: Mapping[str, Any]) -> tuple[Dims, list[str]]:
     """The dims that config.json gives, and everything in it that is not this model's, a line each."""
     problems: list[str] = []
-    refused: set[str] = set()  # tables with a value of another model: what else they hold is no problem of its own
+    refused: set[str] = set()  # tables with a value of another model: their other values are no problem
     for entry in expected(source):
         unexpected = list(_unexpected(entry, config))
         problems += unexpected

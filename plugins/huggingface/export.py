@@ -22,7 +22,7 @@ from .config import CONFIG, TABLE, listed, written
 from .folder import GENERATION, WHOLE
 from .rules import Rule, rules
 
-TORCH = {"f32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # precision -> what config.json calls it
+TORCH = {"f32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # precision -> its name in config.json
 
 
 def write(export: Export, registry: Registry, out: Path) -> str:
@@ -40,7 +40,7 @@ def write(export: Export, registry: Registry, out: Path) -> str:
     with staged(out) as path:
         files.make_folder(path)
         files.write_durably(path / CONFIG, files.to_json(config))
-        write_tensors(path / WHOLE, tensors, {"format": "pt"})  # what transformers wants to see there
+        write_tensors(path / WHOLE, tensors, {"format": "pt"})  # transformers requires it
         if export.opened.generation.config is not None:
             files.write_durably(path / GENERATION, files.to_json(dict(export.opened.generation.config)))
         for name, data in extra.items():
@@ -51,7 +51,7 @@ def write(export: Export, registry: Registry, out: Path) -> str:
 
 
 def _tokenizer(export: Export) -> tuple[dict[str, bytes], dict[str, int], str]:
-    """The tokenizer's files, the ids of its begin and end of text, and what to say about it."""
+    """The tokenizer's files, the ids of its start and end of text, and a line about it."""
     from core.tokenizers.folder import FILE, write_files
 
     tokenizer = export.tokenizer()
@@ -67,7 +67,7 @@ def _tokenizer(export: Export) -> tuple[dict[str, bytes], dict[str, int], str]:
 
 
 def _read_back(export: Export, registry: Registry, path: Path) -> None:
-    """BuildError unless our own reader finds this model, and no other, in what was written."""
+    """BuildError unless the plugin's own reader finds this model, and no other, in the files."""
     folder = reader.open_folder(path)
     try:
         reader.fitting(folder, export.graph)
@@ -83,7 +83,7 @@ def _read_back(export: Export, registry: Registry, path: Path) -> None:
 
 
 def config_of(export: Export, ids: Mapping[str, int]) -> dict[str, Any]:
-    """config.json: what [hf] says of the model, its sizes, the precision, and the ids that texts begin and end with.
+    """config.json: the model's entries in [hf], its sizes, the precision, and the ids that texts begin and end with.
 
     ids: the tokenizer's, for a model that brings none of its own.
     """
@@ -112,7 +112,7 @@ def _put(config: dict[str, Any], key: str, value: Any, where: str) -> None:
 
 
 class Tensors(Mapping[str, Array]):
-    """The model's parameters by Hugging Face's names and in their shapes, each made when it is asked for."""
+    """The model's parameters by Hugging Face's names and in their shapes, each made at its access."""
 
     def __init__(self, export: Export) -> None:
         prefix = (listed(export.graph.source, "prefix") or [""])[0]

@@ -110,7 +110,7 @@ def _tensor_files(path: Path) -> list[TensorFile]:
 
 
 def _sharded(path: Path) -> list[TensorFile]:
-    """The files that the index names, each of which must hold what the index says."""
+    """The files that the index names, each of which must hold the tensors that the index has for it."""
     table = _read_json(path / INDEX, MOST_BYTES).get("weight_map")
     if not isinstance(table, dict) or not table:
         raise CheckpointError(f'{path / INDEX}: "weight_map" is {table!r:.200}; expected tensor -> file')
@@ -153,7 +153,7 @@ def find(folder: Folder, registry: Registry, overrides: Mapping[str, Number | st
 
 
 def match_of(path: Path, registry: Registry, overrides: Mapping[str, Number | str]) -> ModelMatch:
-    """`find` of the folder at `path`, with the ends of its texts and what it computes in another way."""
+    """`find` of the folder at `path`, with the ends of its texts and its deviations from this model."""
     opened = open_folder(path)
     fitted = find(opened, registry, overrides)
     return replace(fitted, generation=generation(path, opened.config), notes=tuple(notes(fitted)))
@@ -296,7 +296,7 @@ class _Reader:
         self.problems.append(f"tensor {shown}: does not fit{turned}: {parameter.name} has shape {whole.shape}")
 
     def tied(self, copy: str, owner: str) -> None:
-        """A tensor that may be there a second time: it must be what its owner is."""
+        """A tensor that may be there a second time: it must equal its owner."""
         tensor, made = self.find(copy), self.makers.get(owner)
         if tensor is None or made is None:
             return
@@ -341,7 +341,7 @@ def _tensor(folder: Folder, name: str) -> Array:
 
 
 def generation(folder: Path, config: Mapping[str, Any]) -> Generation:
-    """The begin and end of texts of a folder whose config.json is `config`.
+    """The start and end of texts of a folder whose config.json is `config`.
 
     CheckpointError for a damaged generation_config.json.
     """

@@ -68,7 +68,7 @@ class RmsNormBlocked(Variant):
 
 
 class MlpSwigluBlas(Variant):
-    """Keeps what comes into swiglu and not what comes out: a third less of what the MLP keeps for backward."""
+    """Saves swiglu's input and not its output: a third less of the MLP's saved bytes."""
 
     op, name, device = "mlp_swiglu", "blas", "cpu"
     dtypes = ("f32", "f64")
@@ -160,7 +160,7 @@ class RopeBlocked(Variant):
         launch.rows(len(x), block, grain=size, scratch=size * x[0].nbytes)
 
 
-# what the angles follow from
+# the names that determine the angles
 TABLE = ("T", "width", "base", "reverse", "gain", "scaling", "factor", "low", "high", "length", "truncate")
 
 
@@ -218,7 +218,7 @@ TOKENS = 40  # that rope_attention takes at once, at most
 
 
 def look_back(t, b, start, cos, sin):
-    """y of the T tokens of row b, which stand behind `start` others; their keys and values are appended."""
+    """y of the T tokens of row b, which come after `start` others; their keys and values are appended."""
     by_head, end = t.qkv[b].reshape(t.T, -1, t.D), start + t.T
     turned = np.empty((t.T, t.heads + t.kv_heads, t.D), t.qkv.dtype)
     a, c = np.empty((2, *turned.shape[:2], t.width // 2), t.qkv.dtype)

@@ -46,7 +46,7 @@ class GegluBlocked(_GatedBlocked):
     op, name = "geglu", "blocked"
 
 
-# --- on arrays of one shape. A gradient may be written over gate and up; s and what follows is scratch ------------
+# --- on arrays of one shape. A gradient may be written over gate and up; s and the names after it are scratch -----
 
 
 def swiglu(gate, up, y):

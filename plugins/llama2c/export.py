@@ -19,7 +19,7 @@ from .model_file import HEADER, MAGIC, TABLE, TABLES
 
 
 def write(export: Export, registry: Registry, out: Path, version: int = 0) -> str:
-    """Write the file `out`, whole or not at all; a line on its tokenizer. version 0 is what run.c reads.
+    """Write the file `out`, whole or not at all; a line on its tokenizer. version 0 is the format of run.c.
 
     Raises BuildError for a model that the format cannot hold, CheckpointError when the disk refuses.
     """
@@ -39,7 +39,7 @@ def write(export: Export, registry: Registry, out: Path, version: int = 0) -> st
 
 
 def _tokenizer_beside(export: Export, out: Path) -> str:
-    """Write llama2.c's tokenizer.bin beside its model file, where there is none; what to say about it."""
+    """Write llama2.c's tokenizer.bin beside its model file, where there is none; a line about it."""
     from core.tokenizers.scored import FILE, ScoredTokenizer, scored_of
 
     tokenizer, beside = export.tokenizer(), out.parent / FILE
@@ -88,4 +88,4 @@ def _payload(export: Export, version: int) -> Iterator[Array]:
             yield TABLES[part](np.outer(np.arange(int(dims["S"])), turns)).astype(np.float32)
             continue
         rows = export.weights[part.parameter][part.first : part.first + part.rows]
-        yield model_file.together(rows, part.heads) if part.heads else rows
+        yield model_file.pairs(rows, part.heads) if part.heads else rows

@@ -40,7 +40,7 @@ from core.interop import (
 TABLE = "llama2c"
 MAGIC = 0x616B3432  # "24ka", before version 1 and later
 NUMBERS, HEADER = 7, 256  # int32 of sizes; bytes of version 1's header
-TABLES = {"cos": np.cos, "sin": np.sin}  # of version 0's positions, which run.c computes anew
+TABLES = {"cos": np.cos, "sin": np.sin}  # of version 0's positions, which run.c recomputes
 BEGIN = 1  # the id that begins a text and ends the one before it
 
 
@@ -72,7 +72,7 @@ class Part:
 
 
 def mark_of(path: Path, head: bytes) -> str:
-    """The mark by which a file that begins with `head` is llama2.c's, in words; "" for any other file."""
+    """The mark by which a file that begins with `head` is llama2.c's, as text; "" for any other file."""
     if int.from_bytes(head[:4], "little") == MAGIC:
         return f"magic number {MAGIC:#x}"
     return "sizes that make up its length" if is_legacy(head, path.stat().st_size) else ""
@@ -209,18 +209,18 @@ def _maker(file: ModelFile, graph: Graph, places: list[tuple[Part, int]]) -> Any
         tensors = []
         for part, at in sorted(places, key=lambda place: place[0].first):
             raw = read_numbers(file.path, "<f4", at, (part.rows, *of))
-            tensors.append(apart(raw, part.heads) if part.heads else raw)
+            tensors.append(halves(raw, part.heads) if part.heads else raw)
         whole = tensors[0] if len(tensors) == 1 else np.concatenate(tensors)
         return whole.astype(np.float32, copy=False)
 
     return make
 
 
-def apart(rows: Array, heads: int) -> Array:
+def halves(rows: Array, heads: int) -> Array:
     """Rows (heads * D, n) whose pairs are neighbours, with the pairs half a head apart."""
     return rows.reshape(heads, -1, 2, rows.shape[-1]).swapaxes(1, 2).reshape(rows.shape)
 
 
-def together(rows: Array, heads: int) -> Array:
-    """`apart` backwards."""
+def pairs(rows: Array, heads: int) -> Array:
+    """`halves` backwards."""
     return rows.reshape(heads, 2, -1, rows.shape[-1]).swapaxes(1, 2).reshape(rows.shape)

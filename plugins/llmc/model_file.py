@@ -39,7 +39,7 @@ from core.interop import (
 TABLE, MODEL = "llmc", "a model checkpoint"
 INTEGERS = 256
 BYTES = 4 * INTEGERS
-FIRST = 2  # of the header's numbers, behind magic and version
+FIRST = 2  # of the header's numbers, after magic and version
 DTYPES: dict[int, np.dtype[Any]] = {
     3: np.dtype("<f4"),
     5: np.dtype("<u2"),

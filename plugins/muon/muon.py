@@ -50,7 +50,7 @@ muon_update = Op(
 
 
 def step_size(t):
-    """The factor of the orthogonal direction besides the learning rate."""
+    """The factor of the orthogonal direction in addition to the learning rate."""
     return 0.2 * max(t.A, t.B) ** 0.5
 
 

@@ -33,8 +33,8 @@ class AnyFault(Protocol):
 
 @dataclass(frozen=True)
 class Mutant:
-    """A variant with one fault in what `method`, a launcher, reaches. `key` names it in the reviewed list: it changes
-    only if the text does."""
+    """A variant with one fault in the code that `method`, a launcher, reaches. `key` names it in the reviewed list: it
+    changes only if the text does."""
 
     op: Op
     variant: Variant
@@ -67,7 +67,7 @@ class Bench(Protocol):
     def mutants(self) -> Sequence[Mutant]: ...
 
     def unbroken(self) -> list[str]:
-        """The sub-checks that the variant fails as it is; what those say of a mutant counts for nothing."""
+        """The sub-checks that the variant fails without a fault; their results on a mutant do not count."""
         ...
 
     def caught(self, mutant: Any) -> str:

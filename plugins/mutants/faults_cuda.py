@@ -155,7 +155,7 @@ def split(text: str) -> list[str]:
 
 
 def reached(functions: Iterable[Function], text: str, start: Iterable[str]) -> list[Function]:
-    """The named kernels and what they make use of, directly or not, in the file's order."""
+    """The named kernels and the functions that they use, directly or not, in the file's order."""
     code = visible(text)
     held = list(functions)
     names = set(start)
@@ -246,7 +246,7 @@ def of_operators(code: str, function: Function) -> Iterator[Edit]:
         if symbol == "*" and word and word[1] in TYPES:
             continue  # a pointer's declaration
         if symbol == "<" and re.match(r"\s[A-Z_]+; \w+\+\+\)", code[at + 1 : at + 40]):
-            continue  # one more round over registers: nothing is behind them, and the compiler may do as it likes
+            continue  # one more round over registers: nothing is after them, and the compiler may do as it likes
         for table, kind in ((OPERATORS, "operator"), (COMPARISONS, "bound"), (JUNCTIONS, "condition")):
             if symbol in table:
                 yield Edit(at, at + len(symbol), table[symbol], kind)

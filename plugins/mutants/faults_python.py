@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 LOST_ROW, LOST_COLUMN = "_without_last_row", "_without_last_column"  # put into a mutant's namespace
-SETTLED = ("grain", "scratch")  # keywords that change how, not what, is computed
+SETTLED = ("grain", "scratch")  # keywords that change the order of the computation, not its result
 
 OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.Add: ast.Sub,
@@ -353,7 +353,7 @@ MAKERS: dict[type[ast.AST], Callable[[Any], Iterator[ast.AST]]] = {
 }
 
 
-# --- what the mutants call ---------------------------------------------------------------------------------------
+# --- functions that the mutants call ------------------------------------------------------------------------------
 
 
 def without_last_row(value: Any) -> Any:

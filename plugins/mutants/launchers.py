@@ -32,7 +32,7 @@ class LauncherMutant(Mutant):
     owner: type = object
 
     def build(self) -> Variant:
-        """The broken variant: forward is the original's, and only what backward reaches is broken."""
+        """The broken variant: forward is the original's, and only the code of backward is broken."""
         module = sys.modules[self.owner.__module__]
         namespace: dict[str, Any] = {
             "__name__": module.__name__,
@@ -77,7 +77,7 @@ class LauncherBench:
         own = variant if isinstance(variant, Reference) else None
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # overflows and the like, of mutants in the pool's threads
+                warnings.simplefilter("ignore")  # such as overflows, of mutants in the pool's threads
                 report = check_variant(self.op, variant, self.registry, stop=True, reference=own)
         except Exception as error:  # any failure is a caught mutant
             return type(error).__name__

@@ -29,9 +29,9 @@ REVIEWED = "mutants_equivalent.toml"  # the reviewed list, in a folder tests/
 PLUGINS = Path(__file__).parent.parent
 BENCHES: Mapping[str, Callable[[Op, Variant, Registry], Bench]] = {"cpu": LauncherBench, "sim": KernelBench}
 BREAKS = {"cpu": "cpu", "sim": "cuda"}  # --device -> the `Variant.device` whose variants are broken
-SAMPLE = {"cpu": 0, "sim": 20}  # of each launcher, unless one asks for another number: what ends in minutes
+SAMPLE = {"cpu": 0, "sim": 20}  # default number of mutants of each launcher, which ends in minutes
 
-Judge = Callable[[str, Sequence[int]], Sequence[str]]  # (op.variant, numbers of its mutants) -> what `caught` says
+Judge = Callable[[str, Sequence[int]], Sequence[str]]  # (op.variant, its mutants' numbers) -> outcomes, by `caught`
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ def run_mutants(
 ) -> Iterator[Result]:
     """Hold the mutants of the named ops and variants (all without names) to the op check, variant by variant.
 
-    sample: of each launcher, so many that count, spread over its functions and the kinds of fault; 0 for all.
-    judge: who says what of which mutant; without one, they are run here, one after the other.
+    sample: of each launcher, the number of those that count, spread over its functions and the kinds of fault; 0: all.
+    judge: gives the outcomes of mutants; without one, they are run here, one after the other.
     listed: only those of the reviewed list, which are otherwise the only ones left out.
     """
     reviewed = reviewed or Reviewed()

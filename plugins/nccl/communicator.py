@@ -73,10 +73,10 @@ class Communicator:
         """start(stream) for a collective with these arguments before its communicator."""
         self.connect()
         config = config_of(algorithm)
-        function, behind = (name, ()) if config is None else (f"{name}Config", (ctypes.byref(config),))
+        function, further = (name, ()) if config is None else (f"{name}Config", (ctypes.byref(config),))
 
         def start(stream):
-            call(function, *arguments, self.handle, stream, *behind)
+            call(function, *arguments, self.handle, stream, *further)
 
         start.kept = config
         return start
@@ -105,7 +105,7 @@ class Communicator:
             self.patient = False
 
     def abort(self):
-        """End what waits for other ranks on the GPU."""
+        """End the kernels that wait for other ranks on the GPU."""
         if self.handle is not None:
             load()[0].ncclCommAbort(self.handle)
 

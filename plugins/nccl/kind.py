@@ -1,4 +1,4 @@
-"""When NCCL joins the processes of a run by itself: on GPUs, under a launcher that names a place to meet."""
+"""When NCCL alone joins the processes of a run: on GPUs, under a launcher that names a place to meet."""
 
 import os
 import re
@@ -36,7 +36,7 @@ class Nccl(RanksKind):
 
 
 def meeting(environment):
-    """host:port where the ranks meet: what NCCL_COMM_ID says; rank 0's host, and a port beside the launcher's own; the
+    """host:port where the ranks meet: that of NCCL_COMM_ID; rank 0's host, and a port beside the launcher's own; the
     first host of a SLURM job. None where nothing names a host. Raises UsageError for a port that is no number."""
     if "NCCL_COMM_ID" in environment:
         return environment["NCCL_COMM_ID"]

@@ -78,7 +78,7 @@ def load():
 
 
 def missing():
-    """The missing part, in words; None when the library is here."""
+    """The missing part, as text; None when the library is here."""
     return load()[1] or None
 
 
@@ -95,7 +95,7 @@ def version():
 
 
 def describe():
-    """The version in words."""
+    """The version as text."""
     return f"NCCL {version() // 10000}.{version() // 100 % 100}.{version() % 100}"
 
 
@@ -132,7 +132,7 @@ def config_of(algorithm):
 
 
 def refusal(algorithm, collective, environment=os.environ):
-    """Why NCCL would not use `algorithm` for a collective ("allreduce", "broadcast", ...), in words; None where it
+    """Why NCCL would not use `algorithm` for a collective ("allreduce", "broadcast", ...), as text; None where it
     would. A version without an algorithm for each call follows NCCL_ALGO alone, `name_algorithm`."""
     named = environment.get("NCCL_ALGO", "")
     if version() < PER_CALL:

@@ -1,4 +1,4 @@
-"""The group of ranks that NCCL joins by itself: numbers and bytes go through a small buffer on the GPU."""
+"""The group of ranks that NCCL alone joins: numbers and bytes go through a small buffer on the GPU."""
 
 import os
 import socket

@@ -50,7 +50,7 @@ class QkNormBlocked(Variant):
     def backward(self, t, launch):
         size = self.grain(t)
         sums = launch.workspace.view(t.qkv.dtype).reshape(-1, t.Q + t.K)  # of each block, summed in their order
-        dqkv = t.dy if t.dqkv is None else t.dqkv  # where dqkv is not asked for, nothing of it is written
+        dqkv = t.dy if t.dqkv is None else t.dqkv  # without a request for dqkv, nothing of it is written
         q, k = self.split(t, t.qkv, t.dy, dqkv)
         dvalues, copied = parts(t.dy, t)[2], parts(dqkv, t)[2]
 

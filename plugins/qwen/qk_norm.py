@@ -64,7 +64,7 @@ def parts(packed, t):
 
 
 def factor(weight, t):
-    """What a normed group is multiplied by: (Q,), (K,), or 1 without a weight."""
+    """The factor of a normed group: (Q,), (K,), or 1 without a weight."""
     return 1 if weight is None else t.offset + weight
 
 

@@ -47,7 +47,7 @@ def test_blas_has_one_thread_during_a_check() -> None:
         seen.extend(lib.get_num_threads() for lib in blas.libraries())
 
     variant.forward = watched  # type: ignore[method-assign]
-    assert check_variant(op, variant, registry, "cpu", quick=True, tell=told).passed
+    assert check_variant(op, variant, registry, "cpu", quick=True, on_activity=told).passed
     assert set(seen) <= {1}
 
 

@@ -66,9 +66,9 @@ def test_a_check_stops_climbing_when_its_time_is_over_and_keeps_what_it_reached(
 def test_what_was_not_finished_is_continued_where_it_stopped() -> None:
     task = Task("layernorm", "reference", "f32", {"x": (4096, 16)}, seconds=0.0)
     doing: list[str] = []
-    first = check_sizes(task, REAL, CpuRunner(REAL), tell=doing.append)
+    first = check_sizes(task, REAL, CpuRunner(REAL), on_activity=doing.append)
     assert (first.done, first.left, doing) == (1, model_sizes.OVER, ["at x=2,16"])
-    rest = check_sizes(replace(task, seconds=60.0, done=first.done), REAL, CpuRunner(REAL), tell=doing.append)
+    rest = check_sizes(replace(task, seconds=60.0, done=first.done), REAL, CpuRunner(REAL), on_activity=doing.append)
     assert doing[1:] == ["at x=16,16", "at x=128,16", "at x=1024,16", "at x=4096,16"] and rest.done == 5
     both = first.with_more(rest)
     assert both.passed and not both.left and both.sizes == {"rows": 4096, "C": 16}

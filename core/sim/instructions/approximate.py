@@ -33,7 +33,7 @@ HALF_PI = (1.5707963267341256, 6.077100506303966e-11, 2.0222662487959506e-21)
 OVER_HALF_PI = 2 / math.pi
 HALF_TURN = math.pi / 2 * 2.0**-62
 FAR = 2.0**20  # from here on the argument is reduced by the bits of 2 / pi
-# The bits of 2 / pi after the binary point, in words of 64.
+# The bits of 2 / pi after the binary point, in 64-bit words.
 TWO_OVER_PI = np.array([0xA2F9836E4E441529, 0xFC2757D1F534DDC0, 0xDB6295993C439041, 0xFE5163ABDEBBC561], np.uint64)
 
 

@@ -17,7 +17,7 @@ from core.sim.instructions.operands import Step, reader
 from core.sim.machine.address_space import LONGEST_STRING, Heap
 from core.sim.machine.c_format import c_format
 from core.sim.machine.wording import calls_itself, failed_assertion, no_function
-from core.sim.ptx.program import CALL_ITSELF, CALL_NOWHERE, Program, call_parameters, kept
+from core.sim.ptx.program import CALL_ITSELF, CALL_NOWHERE, Program, call_parameters, per_program
 from core.sim.ptx.register_types import TYPES, WIDE, Array
 from core.sim.ptx.syntax import Instruction, Special, Symbol
 from core.sim.resident import Group
@@ -25,7 +25,7 @@ from core.sim.resident import Group
 FAMILY = Family()
 opcode = FAMILY.opcode
 
-FROM_KERNELS = ("LaunchDevice", "GetParameterBuffer")  # in the names of what <<<>>> of a kernel calls
+FROM_KERNELS = ("LaunchDevice", "GetParameterBuffer")  # in the names of the functions that <<<>>> of a kernel calls
 
 Place = Callable[[Group], tuple[Array, Array]]  # local memory as elements, and indices into it
 
@@ -150,23 +150,23 @@ def _heap(g: Group) -> Heap:
     return heap
 
 
-@kept
+@per_program
 def needs_heap(program: Program) -> bool:
     return any(i.names in (("call", "malloc"), ("call", "free")) for i in program.instructions)
 
 
-@kept
+@per_program
 def meets(program: Program) -> bool:
     """Whether a kernel uses the place where the thread blocks of its grid meet (state_spaces.GRID)."""
     return any(o == Special("%envreg2") for i in program.instructions for o in i.operands)
 
 
-@kept
+@per_program
 def prints(program: Program) -> bool:
     return any(i.names == ("call", "vprintf") for i in program.instructions)
 
 
-@kept
+@per_program
 def calls_cuda(program: Program) -> bool:
     """Whether the order of thread blocks shows in a kernel's output, or in the addresses that it allocates."""
     silent = (("call", "__assertfail"), CALL_NOWHERE, CALL_ITSELF)

@@ -45,7 +45,7 @@ def split(g: Group, chosen: Array) -> tuple[Array, Array]:
 
 
 def _parted(g: Group, pc: int, ways: Iterable[tuple[Array, int]]) -> None:
-    """Tell strict mode which of the lanes concerned go where at a branch (by a condition each, of all or of one)."""
+    """Strict mode learns which of the lanes concerned go where at a branch (by a condition each, of all or of one)."""
     meetings = g.batch.watch.meetings if g.batch.watch is not None else None
     if meetings is None or pc not in meetings.partings:
         return
@@ -81,7 +81,7 @@ def _bra(program: Program, ins: Instruction, pc: int) -> End:
         if not chosen.any():
             return following
         taken, others = split(g, chosen)
-        # Lanes that would only exit do so at once: the rest then counts as everybody.
+        # Lanes that would only exit do so at once: the rest then counts as all lanes.
         for lanes, place, exits in ((taken, target, taken_exits), (others, following, other_exits)):
             if exits:
                 g.batch.exited(g, lanes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from core.sim.machine.geometry import WARP
-from core.sim.machine.warps import LANE, U32, apart, named, warp_words
+from core.sim.machine.warps import LANE, U32, disputed, named, warp_words
 from core.sim.ptx.register_types import Array
 from core.sim.ptx.syntax import Instruction
 from core.sim.resident import Group
@@ -40,7 +40,7 @@ def check_members(g: Group, ins: Instruction, masks: Array) -> None:
         hint = "name only the lanes that are here, such as __activemask() after a branch"
         raise g.batch.fault(ins, "member absent", message, g, warp * WARP + other, hint=hint)
     if ((members != members.max(1, keepdims=True)) & here).any():
-        differ = apart(members) & here[:, None, :]
+        differ = disputed(members) & here[:, None, :]
         if differ.any():
             warp, lane, other = (int(i[0]) for i in np.nonzero(differ))
             one, two = (int(members[warp, i]) for i in (lane, other))

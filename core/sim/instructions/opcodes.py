@@ -205,7 +205,7 @@ def written_out(forms: str) -> str:
 
 @functools.cache
 def _pattern(forms: str) -> re.Pattern[str]:
-    """ "sync up/down b32" -> what matches ".sync.up.b32"."""
+    """ "sync up/down b32" -> a pattern that matches ".sync.up.b32"."""
 
     def item(text: str) -> str:
         choices = "|".join(re.escape(one) for one in text.rstrip("?").replace("::", ":").split("/"))

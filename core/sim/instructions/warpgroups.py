@@ -45,8 +45,8 @@ def descriptor_offsets(descriptor: int, rows: int, depth: int, nbytes: int, tran
     `rows` runs along M or N. K-major: 8 rows of one swizzle span make an atom, `stride` bytes apart. Otherwise
     M or N is contiguous: spans of it are `leading` apart, groups of 8 of K `stride`. The matrix may start at any
     multiple of 16 bytes; the base offset (bits 49-51) is the start of the pattern, as PTX ISA's "Matrix Descriptor
-    Format" defines it: 0 for a pattern that starts at 1,024 bytes (512 and 256 under the narrower swizzles), which is
-    what tensor copies write at any address; else (start of the pattern >> 7) & 7.
+    Format" defines it: 0 for a pattern that starts at 1,024 bytes (512 and 256 under the narrower swizzles), as tensor
+    copies write it at any address; else (start of the pattern >> 7) & 7.
     """
     start, leading, stride = ((descriptor >> at & 0x3FFF) << 4 for at in (0, 16, 32))
     span = SWIZZLES[descriptor >> 62 & 3]
@@ -153,8 +153,8 @@ def _later(
     g: Group, writes: list[Write], compute: Callable[[], list[Array]], places: list[tuple[Array, Array, Array]],
     nbytes: int,
 ) -> None:  # fmt: skip
-    """Strict mode: the registers hold arrays that are filled when the sum is there: what renames a register renames
-    the sum."""
+    """Strict mode: the registers hold arrays that are filled when the sum is there: an instruction that renames a
+    register renames the sum."""
     results = [np.full(g.count, NAN, U32) for _ in writes]
     for write, later in zip(writes, results, strict=True):
         write(g, later)

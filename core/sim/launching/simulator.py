@@ -190,7 +190,7 @@ class Simulator:
 
         strict: also report races and reads of uninitialised memory; some ten times slower. count: the report has
         `counts`; tape: it has a `tape`, of all thread blocks or of those numbers. Strict mode goes without both. order:
-        what a result that depends on the order of threads is to strict mode, an "error", or a "warn"ing among the
+        strict mode's view of a result that depends on the order of threads, an "error", or a "warn"ing among the
         report's findings, beside the result of the first order. executor: "native" or "interpreter", None for the
         default (native/choice.py). reach: also the report of a native launch has counts (`reached`, `instructions`
         and their like). seeds: of the orders that strict mode tries after the first, in which asynchronous work is

@@ -14,7 +14,7 @@ from core.sim.launching.scheduler import LANES, Order
 from core.sim.machine.geometry import Shape
 from core.sim.native.stored import KernelFacts
 from core.sim.ptx.effects import uses_wgmma
-from core.sim.ptx.program import Program, kept
+from core.sim.ptx.program import Program, per_program
 from core.sim.strict.clocks import orders_blocks
 from core.sim.strict.watch import works_later
 from core.threads import cores
@@ -29,25 +29,25 @@ def strict_orders(program: Program, seeds: Sequence[int] = SEEDS) -> list[Order]
     Without asynchronous work and atomics whose order can show, every order that the race check accepts gives the same
     bits: one is enough. wgmma fills whole registers, so that its warpgroups are kept apart.
     """
-    apart, shows = strict_traits(program)
-    further = [Order("apart" if apart else "across", seed) for seed in seeds] if shows else []
-    return [Order("apart" if apart else "one"), *further]
+    separate, shows = strict_traits(program)
+    further = [Order("apart" if separate else "across", seed) for seed in seeds] if shows else []
+    return [Order("apart" if separate else "one"), *further]
 
 
-@kept
+@per_program
 def strict_traits(program: Program) -> tuple[bool, bool]:
     """(whether warpgroups are kept apart, whether an order can show in bits that have no race)."""
     shows = works_later(program) or order_shows(program) or polls(program)
     return polls(program) or uses_wgmma(program), shows
 
 
-@kept
+@per_program
 def thread_order_shows(program: Program) -> bool:
     """Whether the order of warps can show: each then runs until it waits, as on the machine."""
     return order_shows(program) or prints(program)
 
 
-@kept
+@per_program
 def block_order_shows(program: Program) -> bool:
     """Whether the order of thread blocks can show in the result: they then run in the order of their numbers."""
     return calls_cuda(program) or any(
@@ -55,7 +55,7 @@ def block_order_shows(program: Program) -> bool:
     )
 
 
-@kept
+@per_program
 def facts_of(program: Program) -> KernelFacts:
     return KernelFacts(
         name=program.name, title=program.title, required_cluster=program.required_cluster,
@@ -67,7 +67,7 @@ def facts_of(program: Program) -> KernelFacts:
     )  # fmt: skip
 
 
-@kept
+@per_program
 def polls(program: Program) -> bool:
     """Whether a kernel waits in a loop: its loads look for the writes of other threads."""
     return any(

@@ -77,7 +77,7 @@ class Lanes:
         self.queues: dict[str, Queue] = {}  # strict mode: asynchronous work under way
         self.wgmma = Registers()
         self.waiting = 0  # lanes that wait in barriers
-        self.polled: dict[int, Array] = {}  # places where instructions last looked for writes of others
+        self.polled: dict[int, Array] = {}  # places where instructions last polled writes of others
         self.undefined: dict[int, Mark] = {}  # strict mode: registers that hold undefined values
         self.pc = 0
 

@@ -28,7 +28,7 @@ def named(masks: Array) -> Array:
     return np.asarray((masks[..., None] >> LANE) & U32.type(1) == 1)
 
 
-def apart(members: Array) -> Array:
+def disputed(members: Array) -> Array:
     """[warp, lane, other]: `lane` names `other`, whose own mask is another one."""
     return np.asarray(named(members) & (members[:, :, None] != members[:, None, :]))
 
@@ -46,7 +46,7 @@ class Meeting:
     def leave(self, live: Array) -> Array:
         """The lanes for which all live lanes that they name have arrived; they no longer wait."""
         members = self.masks.reshape(-1, WARP)
-        late = (apart(members) & live.reshape(-1, 1, WARP)).any(2)
+        late = (disputed(members) & live.reshape(-1, 1, WARP)).any(2)
         met = np.flatnonzero(~late.reshape(-1) & (self.masks != 0))
         self.masks[met] = 0
         return met
@@ -59,7 +59,7 @@ class Meeting:
     def awaited(self, lane: int, live: Array) -> int:
         """The lane of the warp for which `lane` waits."""
         members, warp = self.masks.reshape(-1, WARP), lane // WARP
-        late = apart(members[warp : warp + 1])[0, lane % WARP] & live.reshape(-1, WARP)[warp]
+        late = disputed(members[warp : warp + 1])[0, lane % WARP] & live.reshape(-1, WARP)[warp]
         return int(np.flatnonzero(late)[0])
 
 

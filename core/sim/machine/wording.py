@@ -45,7 +45,7 @@ def calls_itself(call: Instruction) -> tuple[str, str]:
 class Array:
     """A buffer or a variable as the source declares it. sizes: its dims, () for one that is no array or of unknown
     dims; start: its address; item: bytes of an element; kind: the element's type, "" where unknown; of: the
-    allocation, in words."""
+    allocation, as text."""
 
     name: str
     start: int

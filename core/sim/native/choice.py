@@ -17,8 +17,8 @@ def natively(executor: str | None, watched: str) -> bool:
     """Whether a launch runs on the machine.
 
     executor: one of EXECUTORS; None: by the environment, else native where there is a compiler. watched:
-    "strict", "count" or "tape", which only the interpreter does; "" for none. Raises UsageError for what does not go
-    together.
+    "strict", "count" or "tape", which only the interpreter does; "" for none. Raises UsageError for a
+    combination that excludes itself.
     """
     words, chosen = _chosen(executor)
     if chosen not in (None, *EXECUTORS):

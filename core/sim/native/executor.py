@@ -157,7 +157,7 @@ def run(
     if kind == STOPPED:
         raise MemoryError(f"kernel {kernel.facts.name}: the machine found no memory for its thread blocks")
     if kind:
-        raise error(words(), _found(kernel, launch.fault, ready.terms.limit))
+        raise error(words(), _fault_of(kernel, launch.fault, ready.terms.limit))
     return work
 
 
@@ -210,7 +210,7 @@ def _wait(machine: Machine, launch: _Launch, alone: bool) -> None:
         raise
 
 
-def _found(kernel: Linked, f: _Fault, limit: int) -> MachineFault:
+def _fault_of(kernel: Linked, f: _Fault, limit: int) -> MachineFault:
     instructions = kernel.program().instructions
     pc = int(kernel.code.pcs[min(f.at, len(kernel.code.pcs) - 1)])
     if f.kind in BEFORE:

@@ -30,7 +30,7 @@ ARRAYS = {"ops": OP, "lists": np.dtype("<u4"), "pcs": np.dtype("<i8")}
 class KernelFacts:
     """Facts of a kernel that a launch needs in addition to its instructions.
 
-    Sizes in bytes; parameters: (size, offset) of each. heap: whether it allocates; meets: whether it asks for the
+    Sizes in bytes; parameters: (size, offset) of each. heap: whether it allocates; meets: whether it has the
     grid's barrier; prints: whether it prints; ordered: whether the order of thread blocks can show; polls: whether it
     waits in a loop.
     """

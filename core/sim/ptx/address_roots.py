@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core.sim.ptx.effects import WRITES_NOTHING, elements, numbers
-from core.sim.ptx.program import Program, kept
+from core.sim.ptx.program import Program, per_program
 from core.sim.ptx.state_spaces import space_of
 from core.sim.ptx.syntax import Address, Immediate, Instruction, Operand, Register, Symbol
 
@@ -28,7 +28,7 @@ class Root:
 UNKNOWN = Root("unknown")
 
 
-@kept
+@per_program
 def writers(program: Program) -> dict[int, list[Instruction]]:
     """Register -> the instructions that write it."""
     by_register: dict[int, list[Instruction]] = {}
@@ -53,9 +53,9 @@ def roots(program: Program, ins: Instruction, written: bool | None = None) -> fr
     return (address is not None and _Search(program).of(address.base)) or frozenset({UNKNOWN})
 
 
-@kept
+@per_program
 def roots_read(program: Program) -> dict[int, frozenset[Root]]:
-    """The roots of reads by instruction (ids), as far as they were asked for."""
+    """The roots of reads by instruction (ids), those computed so far."""
     return {}
 
 
@@ -127,7 +127,7 @@ class _Search:
 WRITING = ("st", "atom", "red", "cp", "stmatrix")
 
 
-@kept
+@per_program
 def stored(program: Program) -> frozenset[Root]:
     """The roots of the kernel's writes to global memory."""
     written: set[Root] = set()
@@ -143,7 +143,7 @@ def stored(program: Program) -> frozenset[Root]:
 
 
 # ------------------------------------------------------------------ loops around atomicCAS
-@kept
+@per_program
 def first_guesses(program: Program) -> frozenset[int]:
     """Plain loads (ids) that only give a loop of atomicCAS its first guess, as CUDA's guide writes it.
 

@@ -197,7 +197,7 @@ class _Body:
         self.scopes: list[dict[str, str]] = [{}]
         self.count = 0
         self.location = NOWHERE
-        self.calls: dict[tuple[str, str, str], Location] = {}  # (file, line, column) -> what was last said of it
+        self.calls: dict[tuple[str, str, str], Location] = {}  # (file, line, column) -> its last `.loc`
         self.operands: dict[str, Operand] = {}
 
     def read(self, body: str) -> None:

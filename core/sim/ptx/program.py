@@ -79,7 +79,7 @@ class Program:
     pure: set[int] = field(default_factory=set)  # ids of the instructions that compute registers of registers
     fresh: list[Array] = field(default_factory=list)
     missing: list[PtxError] = field(default_factory=list)  # missing in the simulator; raised where it is reached
-    facts: dict[Callable[[Program], Any], Any] = field(default_factory=dict)  # answers of `kept` functions
+    facts: dict[Callable[[Program], Any], Any] = field(default_factory=dict)  # answers of `per_program` functions
 
     @property
     def title(self) -> str:
@@ -134,7 +134,7 @@ class Program:
         return math.prod(sizes) if sizes else 1024
 
 
-def kept(ask: Callable[[Program], T]) -> Callable[[Program], T]:
+def per_program(ask: Callable[[Program], T]) -> Callable[[Program], T]:
     """Facts of a program, computed once; the cache lives as long as the program."""
 
     def answer(program: Program) -> T:
@@ -329,7 +329,7 @@ def _dispatch(program: Program, call: Instruction, pointer: Register, prefix: st
     program.labels[done] = len(program.instructions)
 
 
-@kept
+@per_program
 def _pointed_at(program: Program) -> list[PtxFunction]:
     """The device functions whose address the module takes."""
     functions = program.module.functions

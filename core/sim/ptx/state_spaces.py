@@ -20,8 +20,8 @@ SPACES = {"global": "global", "const": "global", "local": "local", "param": "par
 @lru_cache(maxsize=4096)
 def space_of(names: tuple[str, ...]) -> str:
     """The state space that an opcode names; "generic" where it names none."""
-    return next((SPACES[n.removesuffix(":entry").removesuffix(":func")] for n in names if _known(n)), "generic")
+    return next((SPACES[n.removesuffix(":entry").removesuffix(":func")] for n in names if _is_space(n)), "generic")
 
 
-def _known(name: str) -> bool:
+def _is_space(name: str) -> bool:
     return name.removesuffix(":entry").removesuffix(":func") in SPACES

@@ -18,7 +18,7 @@ from core.sim.machine.lanes import Lanes
 from core.sim.machine.resident_blocks import ResidentBlocks
 from core.sim.machine.waiting import Barrier
 from core.sim.ptx.cuda_source import CudaStatement, Sources, SourceText
-from core.sim.ptx.program import EXIT, Program, kept
+from core.sim.ptx.program import EXIT, Program, per_program
 from core.sim.ptx.register_types import Array
 from core.sim.ptx.syntax import Instruction, Location, Symbol
 
@@ -38,7 +38,7 @@ def is_whole(ins: Instruction) -> bool:
 
 
 # ------------------------------------------------------------------ the flow of control
-@kept
+@per_program
 def following(program: Program) -> dict[int, list[int]]:
     """Block of instructions -> the blocks that may run after it, EXIT among them."""
     return {start: _after(program, block.stop) for start, block in program.blocks.items()}
@@ -65,7 +65,7 @@ def successors(program: Program, branch: Instruction) -> list[int]:
     return [program.target(label.name)] if isinstance(label, Symbol) else []
 
 
-@kept
+@per_program
 def partings(program: Program) -> dict[int, dict[int, list[int]]]:
     """A branch's pc -> where it may go -> the barriers that can be reached from the branch, and no more from there."""
     after = following(program)

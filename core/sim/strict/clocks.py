@@ -19,7 +19,7 @@ import numpy as np
 from core.sim.machine.lanes import Lanes
 from core.sim.machine.resident_blocks import ResidentBlocks
 from core.sim.machine.waiting import Barrier, Phase
-from core.sim.ptx.program import Program, kept
+from core.sim.ptx.program import Program, per_program
 from core.sim.ptx.register_types import Array
 from core.sim.ptx.syntax import Instruction
 from core.sim.strict.reader_stamps import pack
@@ -29,7 +29,7 @@ QUICK = 1 << 16  # entries of the clocks up to which `over` is kept
 AGENTS = 64  # columns of the clocks for mbarriers whose copies land
 
 
-@kept
+@per_program
 def orders_blocks(program: Program) -> bool:
     """Whether a kernel could order thread blocks among themselves."""
     return any(
@@ -46,8 +46,8 @@ def _of_the_block(ins: Instruction) -> bool:
 
 @dataclass(eq=False)
 class Accessors:
-    """The threads of an access, one for each grain: their warps in the batch, and their numbers in the grid. What
-    follows from them is computed once; what follows from the clocks, once for each state of these. Not to be changed.
+    """The threads of an access, one for each grain: their warps in the batch, and their numbers in the grid. Facts
+    that follow from them are computed once; those of the clocks, once for each state of these. Not to be changed.
     """
 
     clocks: Clocks

@@ -124,9 +124,9 @@ class Races:
             return
         strength = np.minimum(shadow.strong[at.places], at.strong)
         warps = writer >> WARP_BITS
-        apart = warps != at.by.grid
-        bad = some & apart & (strength == WEAK) & ~clocks.ordered(at.warps, warps, times)
-        bad |= some & ~apart & (strength < STRONG) & (times >= at.by.since)
+        elsewhere = warps != at.by.grid
+        bad = some & elsewhere & (strength == WEAK) & ~clocks.ordered(at.warps, warps, times)
+        bad |= some & ~elsewhere & (strength < STRONG) & (times >= at.by.since)
         if bad.any():
             self.report(at, bad, lambda i: Other(int(writer[i]), by=int(shadow.by[at.places[i]])))
 
@@ -179,8 +179,8 @@ class Races:
         # Readers of one instruction all count: those that lost the place to a later one are "several".
         lost = m.warp[at.places] != grid
         if lost.any():
-            apart = m.warp[at.places] // clocks.block_warps != grid // clocks.block_warps
-            np.maximum.at(m.several, at.places[lost], np.where(apart[lost], 2, 1).astype(np.int8))
+            elsewhere = m.warp[at.places] // clocks.block_warps != grid // clocks.block_warps
+            np.maximum.at(m.several, at.places[lost], np.where(elsewhere[lost], 2, 1).astype(np.int8))
         m.at[at.places] = own
         m.time[at.places] = clocks.time
 

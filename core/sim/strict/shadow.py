@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.sim.ptx.program import Program, kept
+from core.sim.ptx.program import Program, per_program
 from core.sim.ptx.register_types import TYPES, Array
 from core.sim.ptx.state_spaces import space_of
 from core.sim.strict.clocks import Accessors
@@ -19,7 +19,7 @@ def grain(program: Program, space: str) -> int:
     return min(4, accessed.get(space, 4), accessed.get("generic", 4))
 
 
-@kept
+@per_program
 def narrowest(program: Program) -> dict[str, int]:
     """The bytes of the narrowest access to each space that has one."""
     widths: dict[str, int] = {}

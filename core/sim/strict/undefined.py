@@ -146,8 +146,8 @@ class Undefined:
             if mark is not None and (mark.lanes & active).any():
                 lane = int(np.flatnonzero(mark.lanes & active)[0])
                 line = self.batch.words.line(ins.location)
-                apart = ins.location != mark.origin.ins.location
-                raise mark.origin.fault(lane, f"; the value is used in {line}" if apart else "")
+                distinct = ins.location != mark.origin.ins.location
+                raise mark.origin.fault(lane, f"; the value is used in {line}" if distinct else "")
 
     def _made_of(self, g: Lanes, ins: Instruction) -> list[tuple[Array, Origin]]:
         """The undefined lanes of a result of registers; an operand that decides the result alone leaves none."""

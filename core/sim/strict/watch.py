@@ -23,7 +23,7 @@ from core.sim.machine.waiting import Barrier
 from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.address_roots import Root, first_guesses, read_roots, stored
 from core.sim.ptx.cuda_source import Sources
-from core.sim.ptx.program import Program, kept
+from core.sim.ptx.program import Program, per_program
 from core.sim.ptx.register_types import Array
 from core.sim.ptx.syntax import Instruction
 from core.sim.strict.advice import OWNER, hint
@@ -54,13 +54,13 @@ def is_async(ins: Instruction) -> bool:
     return ins.names[0] == "wgmma" or "bulk" in ins.names
 
 
-@kept
+@per_program
 def works_later(program: Program) -> bool:
     """Whether a kernel has asynchronous work."""
     return any(is_async(i) or i.names[:2] in (("cp", "async"), ("st", "async")) for i in program.instructions)
 
 
-@kept
+@per_program
 def traits(program: Program) -> dict[int, tuple[int, int, bool]]:
     """An instruction's id -> (its number, strength, whether it is by the async proxy)."""
     guesses = first_guesses(program)
@@ -153,9 +153,9 @@ class Watch:
             return
         first, second = order[:-1][twice], order[1:][twice]
         values = np.ascontiguousarray(raw).view(np.uint8).reshape(len(lanes), -1)
-        apart = np.flatnonzero((values[first] != values[second]).any(1))
-        if apart.size:
-            one, other = int(first[apart[0]]), int(second[apart[0]])
+        differing = np.flatnonzero((values[first] != values[second]).any(1))
+        if differing.size:
+            one, other = int(first[differing[0]]), int(second[differing[0]])
             address = int(index[one]) * width
             address = address % self.batch.stride if space == "shared" else address
             access = self.batch.words.access(ins, space, address, width, "write")

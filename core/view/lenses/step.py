@@ -136,8 +136,8 @@ def tensors_of(plan: Plan, node: Node, out: Traced) -> dict[str, Any]:
     roles |= saved
     after = out.written.get(ran, {})
     roles |= {f"d{r}": out.gradients[v] for r, v in node.outputs.items() if v in out.gradients}
-    behind = out.gradients | after
-    roles |= {f"d{r}": behind[v] for r, v in node.inputs.items() if v in behind}
+    gradients = out.gradients | after
+    roles |= {f"d{r}": gradients[v] for r, v in node.inputs.items() if v in gradients}
     for role, name in node.params.items():
         kinds = out.parameters[name]
         roles |= {

@@ -77,8 +77,8 @@ class TrustLens(Lens):
 
 
 def trust_row(need: Need, verdict: Verdict | None, place: str) -> dict[str, Any]:
-    """A row of the lens: nodes, op, variant, why it was chosen, dtype, this run's sizes by dim, state, the state in
-    words, and the check's record or None."""
+    """A row of the lens: nodes, op, variant, why it was chosen, dtype, this run's sizes by dim, state, the state as
+    text, and the check's record or None."""
     state, words = state_of(verdict, need.sizes, place)
     return {
         "nodes": list(need.nodes),

@@ -50,7 +50,7 @@ def slopes() -> str:
 
 
 def two_ways(c: Canvas, start: Point, end: Point, own: str, back: str, gap: float = 34) -> None:
-    """An edge of a graph: a blue arrow forwards with its own slope above it, below it a red one with what it hands."""
+    """An edge of a graph: a blue arrow forwards with its slope above it, below it a red one with the gradient."""
     along = math.atan2(end[1] - start[1], end[0] - start[0])
     ux, uy = math.cos(along), math.sin(along)
     upper, lower = (uy * 5, -ux * 5), (-uy * 5, ux * 5)

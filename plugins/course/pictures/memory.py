@@ -13,7 +13,7 @@ from core.cli import run
 
 from .drawing import EDGE, WIDTH, Canvas
 
-ROLES = {  # role of a buffer -> its colour, and what the legend calls it
+ROLES = {  # role of a buffer -> its colour, and its name in the legend
     "saved": ("blue", "saved for backward"), "activation": ("green", "read in forward only"),
     "gradient": ("red", "gradients"), "workspace": ("violet", "workspaces"),
 }  # fmt: skip

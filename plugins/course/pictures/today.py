@@ -70,7 +70,7 @@ def clock(c: Canvas, x: float, y: float, r: float) -> None:
 
 
 def hand(c: Canvas, x: float, y: float, r: float, angle: float, colour: str) -> None:
-    """A hand; angles grow against the clock, as in mathematics."""
+    """A hand; angles grow anticlockwise, as in mathematics."""
     c.line([(x, y), (x + 0.92 * r * math.cos(angle), y - 0.92 * r * math.sin(angle))], colour, width=2.2, arrow=True)
 
 

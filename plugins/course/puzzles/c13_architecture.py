@@ -1,4 +1,4 @@
-"""Capstone: an op and a model of the student's own, against GPT-2."""
+"""Capstone: an op and a model of the student's own, compared with GPT-2."""
 
 from core.learning import RunTask
 from core.testing.puzzle import Puzzle, WrongAnswer

@@ -1,4 +1,4 @@
-"""CAPSTONE: an op and an architecture of your own, against GPT-2. The op: each token's row gains a share of the row
+"""CAPSTONE: an op and an architecture of your own, and GPT-2. The op: each token's row gains a share of the row
 before it, y[t] = x[t] + weight * x[t - 1], with one weight a channel; nothing stands before token 0. Write its
 backward, then put it into the model where you think that it helps. After 200 steps on the same batches as GPT-2,
 the validation loss must be lower by 0.05 at least, with no more than 2 % more parameters. The op is an example:

@@ -1,5 +1,5 @@
 """GPT-2 124M has 2 GiB of memory for a training run on rows of 256 tokens, 16 rows a step. With 16 rows at a time it
-does not fit, and even one row alone is too much. `settings` returns the keys to change. `planned` asks `core
+does not fit, and even one row alone is too much. `settings` returns the keys to change. `planned` calls `core
 plan`, which allocates nothing."""
 
 import contextlib

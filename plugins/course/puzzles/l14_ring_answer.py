@@ -1,6 +1,6 @@
 """The sum over ranks, as a ring. Each of n ranks begins with a gradient of its own, cut into n chunks:
 parts[rank][chunk]. At the end parts[rank][chunk] is the sum over all ranks, on every rank. `send(rank, chunk)` is
-what travels: a copy of what that rank has there now, to be used by its neighbour, rank + 1 (and 0 behind the
+the message: a copy of that rank's chunk as it is now, for its neighbour, rank + 1 (and 0 after the
 last). All ranks send at the same time."""
 
 import numpy as np
@@ -22,7 +22,7 @@ def ring(parts, send):
 
 
 def measured(gradients):
-    """gradients: (ranks, elements). What each rank has at the end, and how often the gradient a rank sent, at most."""
+    """gradients: (ranks, elements). Each rank's sums at the end, and how often the gradient a rank sent, at most."""
     n, elements = gradients.shape
     parts, sent = [np.array_split(one, n) for one in gradients.copy()], [0] * n
 

@@ -19,7 +19,7 @@ def truth(keys, values, q, k, v, start):
 
 
 def rows(*start):
-    """Caches whose rows have `start` tokens, and numbers near 30 behind them."""
+    """Caches whose rows have `start` tokens, and numbers near 30 after them."""
 
     def contents(rng, dims):
         cache = rng.standard_normal((2, len(start), dims["S"], dims["K"], 32))

@@ -72,7 +72,7 @@ def added(words: list[str]) -> list[str]:
 
 
 def printed_by(line: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """What a command of a page prints, a smaller one where it would take long."""
+    """The output of a page's command, of a smaller one where it would take long."""
     words = shlex.split(line)
     if words[0] == "mpiexec":
         return on_ranks(words)
@@ -83,7 +83,7 @@ def printed_by(line: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def on_ranks(words: list[str]) -> str:
-    """What a command prints that mpiexec starts. Skips the test where there is none."""
+    """The output of a command under mpiexec. Skips the test where there is none."""
     if shutil.which("mpiexec") is None or find_spec("mpi4py") is None:
         pytest.skip("needs mpi4py and mpiexec: the extra mpi")
     at = words.index("core")

@@ -1,4 +1,4 @@
-"""Pictures are true: drawn again they are the files, their measurements hold what they state, and a page shows each
+"""Pictures are true: drawn again they are the files, their measurements confirm their statements, and a page shows each
 with its description as the alternative text."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Matmul by cuBLASLt without a GPU: against stubs of the driver and of the library, which compute as instructed.
+"""Matmul by cuBLASLt without a GPU: on stubs of the driver and of the library, which compute as instructed.
 
 Whether the real library reads a descriptor as we read its manual is left to a GPU: see benchmarks/README.md.
 """
@@ -83,7 +83,7 @@ def stubs(tmp_path_factory):
 
 @pytest.fixture
 def host(stubs):
-    """host(code, **environment): runs `code` against the stubs; what it hands to `out`."""
+    """host(code, **environment): runs `code` on the stubs; the value that it passes to `out`."""
 
     def run(code, **environment):
         env = {**os.environ, "LD_LIBRARY_PATH": str(stubs), "STUB_MEMORY": str(1 << 26), **environment}

@@ -1,4 +1,4 @@
-"""The models against transformers' GemmaForCausalLM: one head of keys for all queries, and as many as of queries.
+"""The models compared with transformers' GemmaForCausalLM: one head of keys for all queries, and as many as of queries.
 
 `CASES[name].check(write=True)` writes a case's golden values.
 """

@@ -1,5 +1,5 @@
 """The op passes its check, kernels in the simulator; two layers of gpt-oss's attention are transformers' own, forward,
-gradients and decoding. LOSS and NORM are what transformers computes, for machines without it."""
+gradients and decoding. LOSS and NORM are transformers' results, for machines without it."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_it_is_scored_as_by_hand(model, tmp_path):
     labels = [label for _, _, label in examples]
     norm = [int(np.argmin([loss.mean() for loss in four])) for four in losses]
     total = [int(np.argmin([loss.sum() for loss in four])) for four in losses]
-    assert norm != total  # the two measures can tell themselves apart
+    assert norm != total  # the two measures differ on these examples
     file = hellaswag_file(tmp_path / "h.bin", examples)
     done = []
     result = score(model, file, progress=lambda *at: done.append(at))

@@ -39,7 +39,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(site: Path, folder: Path, *words: str) -> str:
-    """What `core` prints where that distribution is installed and the shipped plugins are switched off."""
+    """The output of `core` where that distribution is installed and the shipped plugins are switched off."""
     # its distribution's name lets the installed one in, and not ours, which has the same name and none
     path = os.pathsep.join(map(str, (site, ROOT)))  # the latter for a core that is not installed
     environment = os.environ | {"CORELM_PLUGINS": "corelm-llama", "PYTHONPATH": path}

@@ -1,4 +1,4 @@
-"""The models against transformers' LlamaForCausalLM, from logits to ten AdamW steps, and decoding against the whole.
+"""The models compared with transformers' LlamaForCausalLM, from logits to ten AdamW steps, and decoding with the whole.
 
 The golden values are transformers'; where it is installed, they are computed afresh too.
 `CASES[name].check(write=True)` writes those of a case.
@@ -34,7 +34,7 @@ CASES = {
 each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
-# --- against transformers ----------------------------------------------------------------------------------------
+# --- compared with transformers ----------------------------------------------------------------------------------
 
 
 @each_case

@@ -17,7 +17,7 @@ KERNELS = [f"{op}.{v.name}" for op in OPS for v in REGISTRY.variants[op].values(
 ROPE = Path(__file__).parent.parent / "cuda" / "rope.cu"
 
 # Examples that are enough for kernels here, of the op's and then the variant's own; without an entry the op's second.
-# Other frequencies are compiled anew. All of them, for all architectures: `core check rope`.
+# Other frequencies are compiled again. All of them, for all architectures: `core check rope`.
 ENOUGH = {
     "rmsnorm.naive": (1, -2),
     "rmsnorm.warp": (1, -2, -1),
@@ -75,7 +75,7 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_sizes_that_cannot_be_are_refused_in_words(case: str) -> None:
-    name, shapes, attrs, says = WRONG[case]
+    name, shapes, attrs, message = WRONG[case]
     op = REGISTRY.op(name)
-    with pytest.raises(BuildError, match=says):
+    with pytest.raises(BuildError, match=message):
         op.solve(shapes, op.settle_attrs(attrs, {}, name), name)

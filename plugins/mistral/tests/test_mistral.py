@@ -1,4 +1,4 @@
-"""The models against transformers' MistralForCausalLM: with a window and without.
+"""The models compared with transformers' MistralForCausalLM: with a window and without.
 
 `CASES[name].check(write=True)` writes a case's golden values.
 """

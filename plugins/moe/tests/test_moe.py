@@ -1,4 +1,4 @@
-"""The models against transformers' MixtralForCausalLM, from logits to ten AdamW steps, decoding, and the way out."""
+"""The models compared with transformers' MixtralForCausalLM: logits, ten AdamW steps, decoding, and export."""
 
 from __future__ import annotations
 
@@ -88,12 +88,12 @@ def shifted(case):
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("says", [False, ...])
-def test_a_folder_without_router_logits_has_transformers_loss_without_a_term(name, says, tmp_path):
+@pytest.mark.parametrize("value", [False, ...])
+def test_a_folder_without_router_logits_has_transformers_loss_without_a_term(name, value, tmp_path):
     case, losses = ALL[name], json.loads(LOSSES.read_text())[name]
     assert abs(losses["true"] / losses["false"] - 1) > 0.05
     with warnings.catch_warnings(action="error"):
-        model = core.load(case.folder(tmp_path / "hf", output_router_logits=says))
+        model = core.load(case.folder(tmp_path / "hf", output_router_logits=value))
     tokens, targets = shifted(case)
     assert model.loss(tokens, targets) == pytest.approx(losses["false"], rel=2e-6)
     result = model.gradients(tokens, targets)
@@ -117,13 +117,13 @@ def test_the_committed_losses_are_transformers_own():
     assert {name: pytest.approx(value, rel=1e-6) for name, value in committed.items()} == fresh
 
 
-@pytest.mark.parametrize("says", [False, True])
-def test_what_config_json_says_of_router_logits_goes_out_as_it_came(says, tmp_path):
+@pytest.mark.parametrize("value", [False, True])
+def test_what_config_json_says_of_router_logits_goes_out_as_it_came(value, tmp_path):
     case = CASES["apart"]
-    folder = case.folder(tmp_path / "hf", output_router_logits=says)
+    folder = case.folder(tmp_path / "hf", output_router_logits=value)
     assert cli.run(["export", str(folder), "--to", "hf", "--out", str(tmp_path / "out")]) == 0
     written = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert written["output_router_logits"] is says and written["router_aux_loss_coef"] == 0.5
+    assert written["output_router_logits"] is value and written["router_aux_loss_coef"] == 0.5
 
 
 def test_a_run_may_have_another_weight_of_the_term_than_the_folder_it_starts_from(tmp_path):
@@ -160,7 +160,7 @@ def test_noise_in_the_router_is_refused_by_name(tmp_path):
 
 
 def test_a_token_says_nothing_to_another_through_its_experts():
-    """Nothing is dropped for want of room: what an expert gives a token does not depend on who else came."""
+    """No token is dropped for want of room: an expert's output for a token does not depend on its other tokens."""
     case = CASES["apart"]
     model, tokens = case.engine(), case.batch["tokens"]
     alone = [model.logits(tokens[b : b + 1])[0] for b in range(len(tokens))]

@@ -69,7 +69,7 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_sizes_that_cannot_be_are_refused_in_words(case: str) -> None:
-    name, shapes, attrs, says = WRONG[case]
+    name, shapes, attrs, message = WRONG[case]
     op = REGISTRY.op(name)
-    with pytest.raises(BuildError, match=says):
+    with pytest.raises(BuildError, match=message):
         op.solve(shapes, op.settle_attrs(attrs, {}, name), name)

@@ -1,4 +1,4 @@
-"""Muon: the update against the formula and torch's, who is stepped by what, and a model that trains with it."""
+"""Muon: the update compared with the formula and torch's, the stepped parameters, and a model that trains with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mutation testing: a fixed sample of the mutants is caught, and the reviewed list is what it says.
+"""Mutation testing: a fixed sample of the mutants is caught, and the reviewed list holds.
 
 All of them: `core mutants`, and `core mutants --device sim` for the kernels.
 """
@@ -112,7 +112,7 @@ def test_lost_tails_lose_only_the_tail() -> None:
 
 # --- the update's reference --------------------------------------------------------------------------------------
 # The kit holds updates to their reference, so nothing there holds the reference itself. Here an independent scalar
-# loop does, written from the paper (arXiv:1711.05101), and the reference's mutants are held to it as well.
+# loop does, written from the paper (arXiv:1711.05101), and the reference's mutants are compared with it as well.
 
 OPTIONS = {"beta1": 0.8, "beta2": 0.9, "eps": 1e-3, "weight_decay": 0.3, "lr_factor": 0.6}
 CALLS = 3
@@ -149,7 +149,7 @@ def by_hand() -> dict[str, list[float]]:
 
 
 def agrees(variant: Variant) -> bool:
-    """Whether three updates, then one that is not ok, leave what the loop leaves, with and without master weights."""
+    """Whether three updates, then one that is not ok, leave the loop's state, with and without master weights."""
     return all(leaves_what_the_loop_leaves(variant, master) for master in (False, True))
 
 

@@ -1,4 +1,4 @@
-"""The models against transformers' Olmo2ForCausalLM: a head of keys for each of queries, and for every two.
+"""The models compared with transformers' Olmo2ForCausalLM: a head of keys for each of queries, and for every two.
 
 `CASES[name].check(write=True)` writes a case's golden values.
 """

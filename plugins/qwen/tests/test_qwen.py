@@ -1,4 +1,4 @@
-"""The models against transformers' Qwen2ForCausalLM and Qwen3ForCausalLM: a tied head and one of its own.
+"""The models compared with transformers' Qwen2ForCausalLM and Qwen3ForCausalLM: a tied head and one of its own.
 
 `CASES[name].check(write=True)` writes a case's golden values.
 """
