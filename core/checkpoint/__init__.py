@@ -38,7 +38,7 @@ from core.checkpoint.saving import sweep as sweep
 from core.checkpoint.saving import try_out as try_out
 from core.lazy import imports_of
 
-if TYPE_CHECKING:  # reading: loaded when it is asked for, since a fresh run reads none
+if TYPE_CHECKING:  # reading: loaded at its first use, since a fresh run reads none
     from core.checkpoint.opening import Checkpoint as Checkpoint
     from core.checkpoint.opening import CheckpointWarning as CheckpointWarning
     from core.checkpoint.opening import KeptWeights as KeptWeights
