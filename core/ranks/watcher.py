@@ -73,7 +73,7 @@ class Watcher:
 
     def _slept(self) -> bool:
         """Whether this rank was stopped, or starved, until a moment ago. Of a rank that a signal continues, the thread
-        that receives the signal may ask before the one that looks has run again."""
+        that receives the signal may need it before the one that looks has run again."""
         return time.monotonic() - self._looked > ASLEEP or time.monotonic() - self._woke < AWAKE
 
     def _quiet(self, begins: bool) -> None:

@@ -214,7 +214,7 @@ def test_docstrings_and_comments_lose_the_old_dialect(folder: str) -> None:
     texts = {path: sentences(path) for path in sorted((ROOT / folder).rglob("*.py"))}
     every = [(path, pattern) for path, text in texts.items() for pattern in DIALECT for _ in dialect(pattern, text)]
     places = [f"{path.relative_to(ROOT)}: an expert writes: {DIALECT[pattern]}" for path, pattern in every]
-    assert len(places) == IN_PYTHON[folder], "\n".join(places)
+    assert len(places) <= IN_PYTHON[folder], "\n".join(places)
 
 
 def test_docstrings_and_comments_are_sentences_of_a_file(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_functions_have_names_of_the_field() -> None:
     inside = [p for folder in ("core", "plugins") for p in sorted((ROOT / folder).rglob("*.py"))]
     functions = [(path, n.name) for path in inside for n in nodes_of(path) if isinstance(n, ast.FunctionDef)]
     vague = [f"{path.relative_to(ROOT)}: {name}" for path, name in functions if name.strip("_") in VAGUE_FUNCTIONS]
-    assert vague == ["plugins/mpi/daemon.py: apart"]
+    assert set(vague) <= {"plugins/mpi/daemon.py: apart"}
 
 
 @pytest.mark.parametrize("room", ROOMS)
