@@ -12,14 +12,14 @@ import numpy as np
 from core.sim.machine.lanes import Lanes
 from core.sim.machine.resident_blocks import ResidentBlocks
 from core.sim.ptx import state_spaces as spaces
-from core.sim.ptx.program import Program, kept
+from core.sim.ptx.program import Program, per_program
 from core.sim.ptx.register_types import Array
 from core.sim.ptx.syntax import Instruction
 
 END = spaces.PARAMETERS + spaces.PARAMETER_BYTES  # of the kernel's parameters, which are global memory here
 
 
-@kept
+@per_program
 def waits(program: Program) -> bool:
     """Whether a kernel waits for the preceding one."""
     return any(ins.names[:2] == ("griddepcontrol", "wait") for ins in program.instructions)
