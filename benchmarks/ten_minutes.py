@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -34,6 +35,7 @@ from core.files import replace_durably  # noqa: E402
 CORE = ("-m", "core")
 SIZE = ("--set", "dims.B={batch}", "--set", "train.tokens_per_step={tokens}")
 ROUNDS = 5
+WARM, STEPS = 3, 20  # of dependent_launch
 GRACE = 15  # seconds that a part has after SIGINT
 SEQUENCE = 1024
 SUMMARY = "summary.json"
@@ -55,11 +57,13 @@ PARTS = (
                          "--batch", "{batch}")),
     Part("bench", 40, (*CORE, "bench", "{config}", "--device", "cuda", "--json", *SIZE), True),
     Part("first_light", 160, ("benchmarks/first_light.py", "--skip", "check", "--out", "{out}/first_light.json")),
+    Part("dependent_launch", 30, ("benchmarks/ten_minutes.py", "--dependent-launch", "{out}/dependent_launch.json",
+                                  "--config", "{config}", "--batch", "{batch}")),
     Part("gpu", 130, ("benchmarks/gpu.py", "--batches", "{batch},64", "--rounds", "1", "--minutes", "2",
                       "--json", "{out}/gpu.json")),
-    Part("check", 90, (*CORE, "check", "--config", "{config}", "--device", "cuda", "--no-time", "--limit", "55",
+    Part("check", 75, (*CORE, "check", "--config", "{config}", "--device", "cuda", "--no-time", "--limit", "45",
                        "--json", "--set", "dims.B=1", "--set", "train.tokens_per_step=1024"), True),
-    Part("tune", 100, (*CORE, "tune", "{config}", "--device", "cuda", "--json", *SIZE, "--write-defaults",
+    Part("tune", 85, (*CORE, "tune", "{config}", "--device", "cuda", "--json", *SIZE, "--write-defaults",
                        "{out}/tuned.toml"), True),
 )  # fmt: skip
 
@@ -111,15 +115,10 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 def kernels(config: str, batch: int) -> Iterator[dict[str, Any]]:
     """Each kernel of a micro-step: its launches' milliseconds, the least of all rounds; then with the model's bound."""
-    from core.config import resolve_config
-    from core.graph import load_model
     from core.measure.bench import random_batch
-    from core.train.wiring import build_engine
 
-    sizes = (f"dims.B={batch}", f"train.tokens_per_step={SEQUENCE * batch}")
-    loaded, registry = resolve_config(config, overrides=sizes, device="cuda")
-    engine = build_engine(loaded, registry, load_model(loaded.model, registry), None)
-    engine.initialize(loaded.seed)
+    engine = engine_for(config, batch)
+    engine.initialize(0)
     engine.step([random_batch(engine, 0)], 1e-4)
     plan = engine.bound("train", (), engine.input_sizes)
     commands = plan.launches()
@@ -137,6 +136,47 @@ def kernels(config: str, batch: int) -> Iterator[dict[str, Any]]:
     for command in commands:
         add_bound(rows[key_of(command.record)], command.record, engine.device.model)
     yield {**held, "kernels": [{"kernel": key, **row} for key, row in rows.items()]}
+
+
+# --- dependent launch ------------------------------------------------------------------------------------------------
+
+
+def dependent_launch(config: str, batch: int) -> Iterator[dict[str, Any]]:
+    """Steps without [train] dependent_launch and with it: milliseconds, and losses and norms, whose bits must be the
+    same."""
+    done: dict[str, Any] = {}
+    for allowed in (False, True):
+        engine = engine_for(config, batch, f"train.dependent_launch={str(allowed).lower()}")
+        done["with" if allowed else "without"] = timed_steps(engine)
+        done["gpu"], done["arch"] = engine.device.model, engine.device.arch
+        done["same_bits"] = done["with"]["losses"] == done["without"]["losses"] if allowed else None
+        yield done
+
+
+def timed_steps(engine: Any) -> dict[str, Any]:
+    """WARM steps and STEPS more, on one random batch."""
+    from core.measure.bench import random_batch
+
+    engine.initialize(0)
+    batch, losses, milliseconds = [random_batch(engine, 0)], [], []
+    for index in range(WARM + STEPS):
+        began = time.perf_counter()
+        record = engine.step(batch, 1e-4)
+        losses.append([float(record.loss).hex(), float(record.norm).hex()])
+        if index >= WARM:
+            milliseconds.append(round(1e3 * (time.perf_counter() - began), 3))
+    return {"median_ms": statistics.median(milliseconds), "ms": milliseconds, "losses": losses}
+
+
+def engine_for(config: str, batch: int, *overrides: str) -> Any:
+    """The engine of a config with this batch, on the GPU."""
+    from core.config import resolve_config
+    from core.graph import load_model
+    from core.train.wiring import build_engine
+
+    sizes = (f"dims.B={batch}", f"train.tokens_per_step={SEQUENCE * batch}")
+    loaded, registry = resolve_config(config, overrides=(*sizes, *overrides), device="cuda")
+    return build_engine(loaded, registry, load_model(loaded.model, registry), None)
 
 
 def key_of(record: Any) -> str:
@@ -195,12 +235,14 @@ def main() -> int:
     parser.add_argument("--table", action="store_true", help="print the table of an earlier run")
     parser.add_argument("--list", action="store_true", help="print the parts")
     parser.add_argument("--kernels", type=Path, metavar="FILE", help=argparse.SUPPRESS)
+    parser.add_argument("--dependent-launch", type=Path, metavar="FILE", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     words = {"config": asked.config, "batch": asked.batch, "tokens": SEQUENCE * asked.batch}
-    if asked.kernels:
-        for held in kernels(asked.config, asked.batch):
-            replace_durably(asked.kernels, json.dumps(held, indent=1).encode())
-        return 0
+    for file, measure in ((asked.kernels, kernels), (asked.dependent_launch, dependent_launch)):
+        if file:
+            for held in measure(asked.config, asked.batch):
+                replace_durably(file, json.dumps(held, indent=1).encode())
+            return 0
     if asked.list:
         print("\n".join(f"{p.name:<12} {p.seconds:4} s  {' '.join(p.command)}" for p in PARTS))
         return 0

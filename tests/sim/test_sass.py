@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -14,13 +15,14 @@ from core.cli import doctor
 from core.cli import run as main
 from core.cli.bench_sass import lines
 from core.device.launch import LaunchRecord
+from core.device.planned import launches_among
 from core.errors import BuildError
 from core.kernels import nvrtc_library, sass
 from core.kernels.chips import CHIPS, GPUS
 from core.kernels.nvrtc import Kernel, Resources
 from core.kernels.sass_loops import loops_of, way_through
 from core.measure.sass_bench import SassBench
-from core.measure.sass_model import LATENCY, Bound, CodePart, KernelCode, KernelRow, clock_of, part_of
+from core.measure.sass_model import LATENCY, Bound, CodePart, KernelCode, KernelRow, clock_of, code_of, part_of
 
 ROOT = Path(__file__).parents[2]
 needs_nvdisasm = pytest.mark.skipif(not sass.has_nvdisasm(), reason='nvdisasm is missing: pip install "corelm[sass]"')
@@ -171,3 +173,24 @@ def test_tensor_core_kernels_take_no_more_slots_than_recorded(record, name):
     if record.compiler() not in records:
         pytest.skip(f"no record of {record.compiler()}, whose code is another")
     assert not record.grown(record.slots(name), records[record.compiler()][CHIPS[GPUS[name].number].arch])
+
+
+ACCESS = re.compile(r"LD\b|LDG|LDGSTS|ST\b|STG|ATOM|RED|UBLKCP|UTMA")
+
+
+@needs_nvdisasm
+def test_machine_code_accesses_global_memory_only_after_the_wait_for_the_preceding_kernel(record):
+    """It fails with the read of `numbers` in front of the call in adamw_update.cu; so did the compiler with a `__restrict__`
+    there, which recording refuses."""
+    engine = record.engine_for("H100 80GB HBM3", 16, layers=1)
+    update = engine._recorded_update()
+    kernels = {
+        one.kernel for one in launches_among([*engine.bound("train", (), engine.input_sizes).launches(), *update])
+    }
+    checked = set()
+    for kernel in (one for one in kernels if not one.name.startswith(("mma_", "flash_"))):
+        opcodes = [one.opcode for one in code_of(kernel, "sm_90a")[0]]
+        (wait,) = (place for place, opcode in enumerate(opcodes) if opcode.startswith("ACQBULK"))
+        assert wait < next(place for place, opcode in enumerate(opcodes) if ACCESS.match(opcode)), kernel.name
+        checked.add(kernel.name)
+    assert {"vector_update", "onepass_backward", "vector_embed", "block_both"} <= checked
