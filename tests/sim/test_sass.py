@@ -180,8 +180,8 @@ ACCESS = re.compile(r"LD\b|LDG|LDGSTS|ST\b|STG|ATOM|RED|UBLKCP|UTMA")
 
 @needs_nvdisasm
 def test_machine_code_accesses_global_memory_only_after_the_wait_for_the_preceding_kernel(record):
-    """It fails with the read of `numbers` in front of the call in adamw_update.cu; so did the compiler with a `__restrict__`
-    there, which recording refuses."""
+    """It fails with the read of `numbers` in front of the call in adamw_update.cu. With `__restrict__`, which recording
+    refuses, the compiler made that order by itself."""
     engine = record.engine_for("H100 80GB HBM3", 16, layers=1)
     update = engine._recorded_update()
     kernels = {

@@ -13,12 +13,17 @@ from pathlib import Path
 import pytest
 import stub as stub_driver
 
+from core.config import load_config
+from core.device.cpu import CpuDevice
 from core.device.launch import record
 from core.errors import BuildError
+from core.graph import load_model
 from core.kernels.arguments import definitions, starts_dependent
 from core.kernels.nvrtc import Kernel
 from core.kernels.tensors import DeviceTensor
+from core.loader import load_registry
 from core.op import Tensors, Variant
+from core.train.wiring import build_engine
 
 ROOT = Path(__file__).parents[3]
 on_the_stub = pytest.mark.skipif(
@@ -113,3 +118,14 @@ def test_a_restricted_parameter_is_refused_and_each_definition_counts(tmp_path):
     ):
         record(Restricted(), "forward", Tensors(y=DeviceTensor(4096, (8,), "f32")))
     assert starts_dependent(Kernel(source, "k")) and not starts_dependent(Kernel(source, "twice"))
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_the_switch_of_a_run_reaches_its_device(allowed, monkeypatch):
+    calls = []
+    monkeypatch.setattr(CpuDevice, "allow_dependent_launch", lambda self: calls.append(self.name))
+    registry = load_registry(only=())
+    overrides = [f"train.dependent_launch={str(allowed).lower()}"]
+    config = load_config("configs/tiny.toml", overrides=overrides, device="cpu")
+    build_engine(config, registry, load_model(config.model, registry), None)
+    assert calls == ["cpu"] * allowed
