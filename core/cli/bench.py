@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from core.cli.kernel_runs import refuse_untimed, status_line
-from core.cli.show import device_option, emit_json, json_option, plugin_option
+from core.cli.show import device_option, emit_json, json_option, plugin_option, set_option
 from core.config.shipped import shipped
 from core.errors import UsageError, did_you_mean, nearest
 from core.ranks.launched import launched
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 @click.command("bench")
 @click.argument("target", metavar="CONFIG|OP[.VARIANT]")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of CONFIG.")
-@device_option("auto takes the cpu only where there is no NVIDIA device.")
+@set_option
+@device_option()
 @click.option("--steps", type=click.IntRange(1), default=10, show_default=True, help="Timings of each.")
 @click.option("--profile", metavar="FILE", help="Of CONFIG: write a micro-step as a trace that Perfetto opens.")
 @click.option(

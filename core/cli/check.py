@@ -10,7 +10,7 @@ from functools import cache, partial
 import click
 
 from core.cli.kernel_runs import branches_option
-from core.cli.show import emit_json, json_option, plugin_option
+from core.cli.show import emit_json, json_option, plugin_option, set_option
 from core.cli.sizes import check_at
 from core.devices import RESIDENT, DeviceKind
 from core.errors import CheckFailed, UsageError
@@ -57,7 +57,7 @@ from core.verdicts import Verdicts, chip_of
     help="Check at these sizes: an input's or a param's (x=64,768), or an attr (features=96).",
 )  # fmt: skip
 @click.option("--config", metavar="CONFIG", help="Check every distinct node of a run config's plan, at its sizes.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of CONFIG.")
+@set_option
 @click.option(
     "--limit", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
     help="With --shape or --config: time limit; unchecked sizes are listed.  [default: 600 for a config]",

@@ -18,6 +18,7 @@ from core.errors import BuildError
 from core.kernels.sources import is_public, with_headers
 from core.op import Variant
 from core.registry import LAUNCHERS
+from core.registry.inherited import written_class
 
 PRIORITY = "    priority = -1  # runs only if it is named; above 10, `auto` takes it\n"
 RELATIVE = re.compile(r"^from (\.+)([\w.]*) import (?:\(([^)]*)\)|(.*))$", re.MULTILINE)
@@ -63,13 +64,6 @@ def copy_of(variant: Variant, name: str, title: str, examples: str, forward_only
         texts[place] = _renamed(texts[place], cls, variant.name, name, title, examples)
     parts = PurePosixPath(place).with_suffix("").parts
     return Copied(texts, ".".join(parts[:-1] if parts[-1] == "__init__" else parts), title)
-
-
-def written_class(variant: Variant) -> type:
-    """The class as its author wrote it, which `base` may have wrapped."""
-    made = type(variant)
-    written: type = getattr(sys.modules[made.__module__], made.__name__, made)
-    return written
 
 
 def folder_sources(variant: Variant, cls: type) -> set[Path]:

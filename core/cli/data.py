@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from core.cli.data_inspect import inspect
-from core.cli.show import emit_json, emit_table, json_option, plugin_option
+from core.cli.show import emit_json, emit_table, field_option, json_option, plugin_option, separator_option
 from core.errors import CheckFailed, DataError
 from core.train.display import Display
 
@@ -37,8 +37,8 @@ command.add_command(inspect)
     help="gpt2, gpt2:PATH, bpe, bpe:PATH or bytes; several are a preference order. Without it: DIR's, else gpt2, bpe.",
 )
 @click.option("--vocab-size", type=click.IntRange(257), default=4096, help="Ids of a bpe that is trained here.")
-@click.option("--field", default="", metavar="NAME", help="The field with the text in each line of a .jsonl.")
-@click.option("--separator", default="", metavar="TEXT", help="Separator between the documents of a text file.")
+@field_option
+@separator_option
 @click.option("--raw", type=click.Choice(["uint16", "uint32"]), help="SOURCE is bare ids of this type (nanoGPT's).")
 @click.option("--shard-tokens", type=click.IntRange(1, 2**31 - 1), default=100_000_000, help="Tokens of one shard.")
 @plugin_option

@@ -12,7 +12,7 @@ import click
 
 from core.cli.brought import BroughtCommand, registry_of
 from core.cli.data import progress_line
-from core.cli.show import device_option, emit_json, json_option, plugin_option
+from core.cli.show import device_option, emit_json, field_option, json_option, plugin_option, separator_option
 from core.devices import AUTO
 from core.dtypes import PRECISIONS
 from core.errors import BuildError, DataError, UsageError
@@ -49,11 +49,11 @@ class EvalCommand(BroughtCommand):
 @click.command("eval", cls=EvalCommand)
 @click.argument("run", required=False)
 @click.option("--data", multiple=True, metavar="GLOB", help="Shards or text, or builtin; the run's own without this.")
-@click.option("--field", default="", metavar="NAME", help="The field with the text in each line of a .jsonl.")
-@click.option("--separator", default="", metavar="TEXT", help="Separator between the documents of a text file.")
+@field_option
+@separator_option
 @click.option("--tokens", type=click.IntRange(1), help="Number of tokens of the data, from its start.")
 @click.option("--examples", type=click.IntRange(1), help="Number of examples of an evaluation; all without this.")
-@device_option("auto takes the cpu only where there is no NVIDIA device.")
+@device_option()
 @click.option("--precision", type=click.Choice([*PRECISIONS, AUTO]), help="The run's own, else f32.")
 @plugin_option
 @json_option

@@ -26,7 +26,7 @@ OPTIONS = (
     click.option("--repetition-penalty", type=float, default=1.0, show_default=True, help="Above 1: fewer repeats."),
     click.option("--stop", "stops", multiple=True, help="End before this text, too; may be repeated."),
     click.option("--seed", type=click.IntRange(0), help="The same seed draws the same text; without one it is new."),
-    device_option("auto takes the cpu only where there is no NVIDIA device."),
+    device_option(),
 )
 
 

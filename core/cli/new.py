@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from core.cli.copying import WHY_EXAMPLES, copy_of, written_class
+from core.cli.copying import WHY_EXAMPLES, copy_of
 from core.cli.show import plugin_option
 from core.errors import BuildError, UsageError
 from core.op import NAME, Op, Reference, Variant
+from core.registry.inherited import written_class
 
 if TYPE_CHECKING:
     from core.registry import Registry

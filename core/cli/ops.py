@@ -15,10 +15,13 @@ from core.loader import load_registry
 from core.op import Op, Param, Reference, Slot, Variant, make_tensors
 from core.ranks.group import ALONE
 from core.registry import Registry, place_of_class, shorten
+from core.registry.inherited import written_class
 from core.words import table
 
 if TYPE_CHECKING:
     from core.plan.choose import Chooser
+
+UNCOMPILED = "not_compiled"  # in place of kernels
 
 
 @click.command("ops")
@@ -116,7 +119,7 @@ def _traits(op: Op) -> Iterator[tuple[str, str]]:
 
 
 def _variant_lines(variant: Variant) -> list[str]:
-    cls = _author_class(variant)
+    cls = written_class(variant)
     facts = [f"{key} {_joined(value)}" for key, value in declared(variant).items() if value]
     lines = [f"{variant.op}.{variant.name}  {variant.device}  {' '.join(variant.dtypes)}  priority {variant.priority}"]
     lines += [f"    {first}" for first in (variant.__doc__ or "").strip().splitlines()[:1] if cls.__doc__]
@@ -127,16 +130,12 @@ def _variant_lines(variant: Variant) -> list[str]:
 
 def _kernel_lines(registry: Registry, op: Op, variant: Variant) -> Iterator[str]:
     """The compiler's report on each kernel, or the reason why there is none."""
-    from core.testing.check import kernels_of
-
-    try:
-        arch, kernels = kernels_of(op, variant, registry)
-    except CoreError as error:
-        yield f"    not compiled: {error.message.splitlines()[0]}"
-        return
+    kernels = _kernel_data(registry, op, variant)
+    if problem := kernels.pop(UNCOMPILED, None):
+        yield f"    not compiled: {problem.splitlines()[0]}"
     for name, used in kernels.items():
-        spills = f", spills {used.spills} B a thread" if used.spills else ""
-        yield f"    {name}: {used.registers} registers, {used.shared:,} B shared{spills}  ({arch})"
+        spills = f", spills {used['spills']} B a thread" if used["spills"] else ""
+        yield f"    {name}: {used['registers']} registers, {used['shared']:,} B shared{spills}  ({used['arch']})"
 
 
 def _kernel_data(registry: Registry, op: Op, variant: Variant) -> dict[str, Any]:
@@ -146,13 +145,8 @@ def _kernel_data(registry: Registry, op: Op, variant: Variant) -> dict[str, Any]
     try:
         arch, kernels = kernels_of(op, variant, registry)
     except CoreError as error:
-        return {"not_compiled": error.message}
+        return {UNCOMPILED: error.message}
     return {name: {"arch": arch, **asdict(used)} for name, used in kernels.items()}
-
-
-def _author_class(variant: Variant) -> type:
-    """The class as written; one with a `base` was put in front of it."""
-    return type(variant).__mro__[1] if variant.base else type(variant)
 
 
 def declared(variant: Variant) -> dict[str, Any]:
@@ -204,7 +198,7 @@ def op_data(registry: Registry, name: str, devices: tuple[str, ...], kernels: bo
                 "dtypes": list(v.dtypes),
                 "priority": v.priority,
                 "origin": v.origin,
-                "where": place_of_class(_author_class(v)),
+                "where": place_of_class(written_class(v)),
                 "reference": isinstance(v, Reference),
                 **declared(v),
                 **({"kernels": _kernel_data(registry, op, v)} if v.sources and kernels else {}),

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from core.cli.kernel_runs import status_line, with_architectures
-from core.cli.show import device_option, emit_json, json_option, plugin_option
+from core.cli.show import device_option, emit_json, json_option, plugin_option, set_option
 from core.devices import DeviceKind
 from core.errors import UsageError
 from core.registry import Registry
@@ -18,7 +18,7 @@ LABELS = {"parameters": "weights"}  # parts of the memory whose name in JSON is 
 @click.command("plan")
 @click.argument("config")
 @click.argument("node", required=False)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of CONFIG.")
+@set_option
 @device_option("The device to plan for.")
 @click.option(
     "--kind", type=click.Choice(["train", "evaluate", "generate"]), default="train", show_default=True,

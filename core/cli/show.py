@@ -13,24 +13,24 @@ from core.words import table
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+plugin_option = click.option(
+    "--plugin", multiple=True, metavar="PATH", help="Load a plugin: a folder with an __init__.py, or a .py file."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+set_option = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of CONFIG.")
+field_option = click.option(
+    "--field", default="", metavar="NAME", help="The field with the text in each line of a .jsonl."
+)
+separator_option = click.option(
+    "--separator", default="", metavar="TEXT", help="Separator between the documents of a text file."
+)
 
-def plugin_option(function: F) -> F:
-    """`--plugin PATH`, any number of times, as the argument `plugin`."""
-    return click.option(
-        "--plugin", multiple=True, metavar="PATH", help="Load a plugin: a folder with an __init__.py, or a .py file."
-    )(function)
 
-
-def device_option(text: str) -> Callable[[F], F]:
+def device_option(text: str = "auto takes the cpu only where there is no NVIDIA device.") -> Callable[[F], F]:
     """`--device NAME`, "auto" without it, as the argument `device`; the registry checks it: plugins bring devices."""
     return click.option(
         "--device", default=AUTO, show_default=True, metavar=f"[{'|'.join([AUTO, *RESIDENT])}|...]", help=text
     )
-
-
-def json_option(function: F) -> F:
-    """`--json`, as the argument `as_json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
 
 
 def emit_json(data: Any) -> None:

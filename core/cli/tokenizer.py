@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from core.cli.show import emit_json, json_option, plugin_option
+from core.cli.show import emit_json, field_option, json_option, plugin_option, separator_option
 from core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ def fetch(as_json: bool) -> None:
 
 @command.command("train")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("--field", default="", metavar="NAME", help="The field with the text in each line of a .jsonl.")
-@click.option("--separator", default="", metavar="TEXT", help="Separator between the documents of a text file.")
+@field_option
+@separator_option
 @click.option("--vocab-size", type=click.IntRange(257), default=4096, help="Ids: 256 bytes, end of text, merges.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="A new tokenizer.json.")
 @plugin_option

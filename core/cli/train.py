@@ -14,7 +14,7 @@ from core.errors import UsageError
 @click.command("train")
 @click.argument("config")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key: --set train.steps=10.")
-@device_option("auto takes the cpu only where there is no NVIDIA device.")
+@device_option()
 @plugin_option
 @click.option("--out", metavar="FOLDER", help="The run's folder. Default: runs/<config's stem>, then -2, -3.")
 @click.option("--resume", is_flag=True, help="Continue from the newest valid checkpoint, or start without one.")

@@ -10,7 +10,7 @@ import click
 
 from core import signals
 from core.cli.kernel_runs import refuse_untimed, with_architectures
-from core.cli.show import device_option, emit_json, json_option, plugin_option
+from core.cli.show import device_option, emit_json, json_option, plugin_option, set_option
 from core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 @click.command("tune")
 @click.argument("config")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of CONFIG.")
-@device_option("auto takes the cpu only where there is no NVIDIA device.")
+@set_option
+@device_option()
 @click.option("--dry-run", is_flag=True, help="Time and print, without saving the result.")
 @click.option(
     "--write-defaults", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),

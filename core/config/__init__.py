@@ -6,18 +6,10 @@ report a wrong name with `RunConfig.where`.
 
 from __future__ import annotations
 
-from core.config.layers import find_config, read_toml
-from core.config.load import RunConfig, load_config
-from core.config.options import check_options
-from core.config.resolved import resolve_config
-from core.config.rules import micro_steps
-
-__all__ = [
-    "RunConfig",
-    "check_options",
-    "find_config",
-    "load_config",
-    "micro_steps",
-    "read_toml",
-    "resolve_config",
-]
+from core.config.layers import find_config as find_config
+from core.config.layers import read_toml as read_toml
+from core.config.load import RunConfig as RunConfig
+from core.config.load import load_config as load_config
+from core.config.options import check_options as check_options
+from core.config.resolved import resolve_config as resolve_config
+from core.config.rules import micro_steps as micro_steps

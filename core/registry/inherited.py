@@ -26,6 +26,12 @@ def resolve_base(cls: type[Variant], base: Variant) -> type[Variant]:
     return type(cls.__name__, (cls, next_class), own)
 
 
+def written_class(variant: Variant) -> type[Variant]:
+    """The class of a variant as its author wrote it; `resolve_base` puts another one in front of it."""
+    kind = type(variant)
+    return kind.__mro__[1] if variant.base else kind
+
+
 def _launched(reference: Reference) -> type[Variant]:
     """The reference as a variant that records its work, so that another can take one direction from it."""
     members: dict[str, Any] = {
