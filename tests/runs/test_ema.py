@@ -58,9 +58,8 @@ WRONG = [
 
 @pytest.mark.parametrize(("tables", "words"), WRONG)
 def test_options_that_no_plugin_has_are_refused(tables, words):
-    job = SimpleNamespace(
-        run=None, steps=1, ranks=SimpleNamespace(size=1), best="", early_stop=0, plugin_options=tables
-    )
+    table = SimpleNamespace(steps=1, best="", early_stop=0)
+    job = SimpleNamespace(run=None, table=table, ranks=SimpleNamespace(size=1), plugin_options=tables)
     training = TrainingRun(job, 0, {}, {})
     with pytest.raises(UsageError) as refused:
         training.options("ema", {"decay": 0.0})
