@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from core.by_name import ByName
 from core.checkpoint.tensor_file import TensorFile
 from core.errors import CheckpointError
 
@@ -35,24 +36,14 @@ class Part:
     last: int
 
 
-class Joined(Mapping[str, Array]):
-    """One state of all parameters: name -> array, joined at its first use. `shapes` need no reading."""
+def joined(parts: Mapping[str, Sequence[Part]], shapes: Mapping[str, tuple[int, ...]]) -> ByName:
+    """One state of all parameters, each of its shape, joined at its use."""
 
-    def __init__(self, parts: Mapping[str, Sequence[Part]], shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self._parts, self.shapes = parts, shapes
+    def read(name: str) -> Array:
+        arrays = [part.file[part.tensor].reshape(-1) for part in parts[name]]
+        return (arrays[0] if len(arrays) == 1 else np.concatenate(arrays)).reshape(shapes[name])
 
-    def __len__(self) -> int:
-        return len(self._parts)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._parts)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._parts
-
-    def __getitem__(self, name: str) -> Array:
-        arrays = [part.file[part.tensor].reshape(-1) for part in self._parts[name]]
-        return (arrays[0] if len(arrays) == 1 else np.concatenate(arrays)).reshape(self.shapes[name])
+    return ByName(parts, read)
 
 
 def join(files: Sequence[TensorFile], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Mapping[str, Array]]:
@@ -71,7 +62,7 @@ def join(files: Sequence[TensorFile], shapes: Mapping[str, tuple[int, ...]]) -> 
         for name, parts in tensors.items():
             parts.sort(key=lambda part: part.first)
             _check_cover(parts, shapes[name])
-    return {state: Joined(tensors, {n: shapes[n] for n in tensors}) for state, tensors in states.items()}
+    return {state: joined(tensors, shapes) for state, tensors in states.items()}
 
 
 def _part(file: TensorFile, tensor: str, shape: tuple[int, ...]) -> Part:

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
+from core.by_name import ByName
 from core.checkpoint import pointers
 from core.checkpoint.manifest import (
     MANIFEST,
@@ -132,20 +133,9 @@ class Checkpoint:
         return f"{self.path} (step {self.step})"
 
 
-class _Renamed(Mapping[str, Array]):
+def _renamed(source: Mapping[str, Array], names: Mapping[str, str]) -> ByName:
     """Some tensors of a file under shorter names."""
-
-    def __init__(self, source: Mapping[str, Array], names: Mapping[str, str]) -> None:
-        self._source, self._names = source, dict(names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __iter__(self) -> Any:
-        return iter(self._names)
-
-    def __getitem__(self, name: str) -> Array:
-        return self._source[self._names[name]]
+    return ByName(names, lambda name: source[names[name]])
 
 
 def newest(checkpoints: Path, reader: Reader | None = None) -> tuple[Checkpoint | None, list[str]]:
@@ -192,21 +182,14 @@ def is_kept(path: Path) -> bool:
     return False
 
 
-class KeptWeights(Mapping[str, Array]):
+class KeptWeights(ByName):
     """A checkpoint's parameters, of which those that were kept by a name are in the place of the model's."""
 
     def __init__(self, checkpoint: Checkpoint, others: Mapping[str, Array]) -> None:
-        self._checkpoint, self._others = checkpoint, others
-        self.shapes: Mapping[str, tuple[int, ...]] = checkpoint.parameters.shapes
-
-    def __len__(self) -> int:
-        return len(self.shapes)
-
-    def __iter__(self) -> Any:
-        return iter(self.shapes)
-
-    def __getitem__(self, name: str) -> Array:
-        return self._others[name] if name in self._others else self._checkpoint.parameters[name]
+        own = checkpoint.parameters
+        self._checkpoint = checkpoint
+        self.shapes: Mapping[str, tuple[int, ...]] = own.shapes
+        super().__init__(own, lambda name: others[name] if name in others else own[name])
 
     def release(self) -> None:
         """See `Checkpoint.release`."""
@@ -333,7 +316,7 @@ def _by_state(tensors: TensorFile) -> dict[str, Mapping[str, Array]]:
         if not dot:
             raise CheckpointError(f'{tensors.path}: tensor "{full}" is not named <state>.<parameter>')
         names.setdefault(state, {})[parameter] = full
-    return {state: _Renamed(tensors, table) for state, table in names.items()}
+    return {state: _renamed(tensors, table) for state, table in names.items()}
 
 
 def _text(held: Held) -> str:

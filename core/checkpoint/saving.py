@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from core import files
+from core.by_name import ByName
 from core.checkpoint import pointers
 from core.checkpoint.manifest import (
     DOOMED,
@@ -52,22 +53,15 @@ class Contents:
     state: Mapping[str, Any]
 
 
-class Flat(Mapping[str, Array]):
+def flat(nested: Mapping[str, Mapping[str, Array]]) -> ByName:
     """`{"m": {"wte.weight": a}}` as `{"m.wte.weight": a}`, looked up at its use."""
+    places = {f"{state}.{name}": (tensors, name) for state, tensors in nested.items() for name in tensors}
 
-    def __init__(self, nested: Mapping[str, Mapping[str, Array]]) -> None:
-        self._nested = nested
-        self._names = {f"{state}.{name}": (state, name) for state, tensors in nested.items() for name in tensors}
+    def read(name: str) -> Array:
+        tensors, parameter = places[name]
+        return tensors[parameter]
 
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __iter__(self) -> Any:
-        return iter(self._names)
-
-    def __getitem__(self, name: str) -> Array:
-        state, parameter = self._names[name]
-        return self._nested[state][parameter]
+    return ByName(places, read)
 
 
 def save(checkpoints: Path, step: int, contents: Contents) -> Path:
@@ -145,7 +139,7 @@ def stage(staged: Path, contents: Contents) -> None:
     files.make_folder(staged)
     with ThreadPoolExecutor(2 * THREADS, "core-save") as pool:
         large = {
-            OPTIMIZER: start_tensors(staged / OPTIMIZER, Flat(contents.optimizer), METADATA, pool),
+            OPTIMIZER: start_tensors(staged / OPTIMIZER, flat(contents.optimizer), METADATA, pool),
             MODEL: start_tensors(staged / MODEL, contents.parameters, METADATA, pool),
         }
         hashes = write_texts(staged, contents, ONE_FILE)

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from core.engine.store import Array, ByName, ParameterStore
+from core.by_name import ByName
+from core.engine.store import Array, ParameterStore
 from core.errors import BuildError
 from core.expr import trim
 from core.op import Optimizer

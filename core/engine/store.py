@@ -6,13 +6,14 @@ the weights are its rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from core.by_name import ByName
 from core.dtypes import itemsize, resolve
 from core.graph import Graph
 from core.graph.init import draw_all
@@ -28,24 +29,6 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 FIRST_LOOK = 1024  # elements of a gradient
 BYTES = 1 << 24  # of groups, uploaded at a time
-
-
-class ByName(Mapping[str, Array]):
-    """Arrays by name, each read at its use: copies of a device's memory take room for one at a time."""
-
-    def __init__(self, names: Iterable[str], read: Callable[[str], Array]) -> None:
-        self._names, self._read = dict.fromkeys(names), read
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __getitem__(self, name: str) -> Array:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._read(name)
 
 
 class ParameterStore:

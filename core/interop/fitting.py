@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from core.by_name import ByName
 from core.errors import BuildError, CheckpointError, CoreError, UsageError, raise_all
 from core.expr import Number
 from core.graph import Graph, ModelDocument, ModelSource, load_model
@@ -28,23 +29,15 @@ Dims = dict[str, Any]  # numbers, arithmetic, or lists of these
 MOST = 12  # problems that one error lists: a file of another model has hundreds
 
 
-class Weights(Mapping[str, Array]):
+class Weights(ByName):
     """Parameters by our names, without padding, each made at its use: memory is needed for one at a time.
 
     Names and shapes were checked when this was made. Floating point of any width.
     """
 
     def __init__(self, makers: Mapping[str, Callable[[], Array]]) -> None:
-        self._makers = dict(makers)
-
-    def __len__(self) -> int:
-        return len(self._makers)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._makers)
-
-    def __getitem__(self, name: str) -> Array:
-        return self._makers[name]()
+        held = dict(makers)
+        super().__init__(held, lambda name: held[name]())
 
 
 @dataclass(frozen=True)

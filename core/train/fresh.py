@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from core.by_name import ByName
 from core.config import RunConfig
 from core.engine import Engine
 from core.errors import CheckpointError, UsageError, did_you_mean
@@ -20,39 +21,15 @@ from core.registry import Registry
 Array = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True)
-class Overlaid(Mapping[str, Array]):
-    """Parameters by name, those of a later mapping in place of an earlier one's, each read at its first use."""
-
-    layers: tuple[Mapping[str, Array], ...]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys(name for layer in self.layers for name in layer))
-
-    def __len__(self) -> int:
-        return len({name for layer in self.layers for name in layer})
-
-    def __getitem__(self, name: str) -> Array:
-        return next(layer[name] for layer in reversed(self.layers) if name in layer)
+def overlaid(layers: Sequence[Mapping[str, Array]]) -> ByName:
+    """Parameters by name, those of a later mapping in place of an earlier one's, each read at its use."""
+    names = (name for layer in layers for name in layer)
+    return ByName(names, lambda name: next(layer[name] for layer in reversed(layers) if name in layer))
 
 
-@dataclass(frozen=True)
-class Prefixed(Mapping[str, Array]):
+def prefixed(prefix: str, own: Mapping[str, Array]) -> ByName:
     """Parameters under a prefix."""
-
-    prefix: str
-    own: Mapping[str, Array]
-
-    def __iter__(self) -> Iterator[str]:
-        return (self.prefix + name for name in self.own)
-
-    def __len__(self) -> int:
-        return len(self.own)
-
-    def __getitem__(self, name: str) -> Array:
-        if not name.startswith(self.prefix):
-            raise KeyError(name)
-        return self.own[name.removeprefix(self.prefix)]
+    return ByName((prefix + name for name in own), lambda name: own[name.removeprefix(prefix)])
 
 
 def new_names(config: RunConfig, graph: Graph) -> list[str]:
@@ -128,6 +105,6 @@ def completed(
             lines.append(f"new parameters, drawn: {count:,} elements, {shown}")
     for table, opened in zip(config.reference, references, strict=True):
         assert opened.weights is not None
-        layers.append(Prefixed(table.prefix, opened.weights))
+        layers.append(prefixed(table.prefix, opened.weights))
         lines.append(f"frozen weights {table.prefix}*: {table.weights}")
-    return Overlaid(tuple(layers)), lines
+    return overlaid(layers), lines

@@ -19,7 +19,7 @@ from core.checkpoint.safetensors_file import THREADS, start_tensors
 from core.checkpoint.saving import (
     METADATA,
     Contents,
-    Flat,
+    flat,
     places,
     publish,
     refused,
@@ -85,7 +85,7 @@ def _write(
 ) -> dict[str, tuple[str, int]]:
     """Write this rank's files of tensors, synced: name -> (sha256, bytes)."""
     name = shard_name(ranks.rank, ranks.size)
-    own = Flat(contents.optimizer)
+    own = flat(contents.optimizer)
     parts = {tensor: ranges[p] for tensor in own if (p := tensor.partition(".")[2]) in ranges}
     metadata = {**METADATA, **{tensor: f"{first}:{last}" for tensor, (first, last) in parts.items()}}
     with ThreadPoolExecutor(2 * THREADS, "core-save") as pool:

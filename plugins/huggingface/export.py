@@ -6,7 +6,7 @@ A tied tensor is written once, under its owner's name, as Hugging Face does it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from core import files
 from core.errors import BuildError, CheckpointError, DataError
-from core.interop import BEGIN, END, PADDING, Array, Export, Registry, check_meaning, write_tensors
+from core.interop import BEGIN, END, PADDING, Array, Export, Registry, Weights, check_meaning, write_tensors
 from core.outputs import staged
 
 from . import folder as reader
@@ -36,7 +36,7 @@ def write(export: Export, registry: Registry, out: Path) -> str:
             hint="docs/models.md shows the table",
         )
     extra, ids, note = _tokenizer(export)
-    config, tensors = config_of(export, ids), Tensors(export)
+    config, tensors = config_of(export, ids), tensors_of(export)
     with staged(out) as path:
         files.make_folder(path)
         files.write_durably(path / CONFIG, files.to_json(config))
@@ -111,29 +111,23 @@ def _put(config: dict[str, Any], key: str, value: Any, where: str) -> None:
         raise BuildError(f"{where}: {key} has two values, {config[last]!r} and {value!r}")
 
 
-class Tensors(Mapping[str, Array]):
+def tensors_of(export: Export) -> Weights:
     """The model's parameters by Hugging Face's names and in their shapes, each made at its access."""
-
-    def __init__(self, export: Export) -> None:
-        prefix = (listed(export.graph.source, "prefix") or [""])[0]
-        self._makers: dict[str, Callable[[], Array]] = {}
-        self._export = export
-        for parameter, rule in rules(export.graph).items():
-            for e, group in enumerate(rule.tensors):
-                for r, name in enumerate(group):
-                    if prefix + name in self._makers:
-                        raise BuildError(f'[{TABLE}.params]: two parameters map to the tensor "{prefix + name}"')
-                    self._makers[prefix + name] = _maker(export.weights, parameter, rule, e, r)
-
-    def __len__(self) -> int:
-        return len(self._makers)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._makers)
-
-    def __getitem__(self, name: str) -> Array:
-        return self._export.stored(f"tensor {name}", np.ascontiguousarray(self._makers[name](), np.float32))
+    prefix = (listed(export.graph.source, "prefix") or [""])[0]
+    makers: dict[str, Callable[[], Array]] = {}
+    for parameter, rule in rules(export.graph).items():
+        for e, group in enumerate(rule.tensors):
+            for r, tensor in enumerate(group):
+                name = prefix + tensor
+                if name in makers:
+                    raise BuildError(f'[{TABLE}.params]: two parameters map to the tensor "{name}"')
+                makers[name] = _maker(export, name, parameter, rule, e, r)
+    return Weights(makers)
 
 
-def _maker(weights: Mapping[str, Array], parameter: str, rule: Rule, e: int, r: int) -> Any:
-    return lambda: rule.part(weights[parameter], e, r)
+def _maker(export: Export, name: str, parameter: str, rule: Rule, e: int, r: int) -> Callable[[], Array]:
+    def made() -> Array:
+        part = rule.part(export.weights[parameter], e, r)
+        return export.stored(f"tensor {name}", np.ascontiguousarray(part, np.float32))
+
+    return made

@@ -14,7 +14,7 @@ from imported_names import ROOT, files, imports, package_of
 
 # From the ground up. A name is a module or a folder of core/; a folder may import from itself.
 FLOORS = (
-    ("errors", "lazy"),
+    ("errors", "lazy", "by_name"),
     ("outside", "variables", "departure"),
     ("files", "held_files", "words"),
     ("atomic_files", "checkpoint"),

@@ -51,7 +51,6 @@ def assert_is(found: checkpoint.Checkpoint, step: int) -> None:
         np.testing.assert_array_equal(found.parameters[name], array)
         for factor, state in ((2, "m"), (3, "v")):
             np.testing.assert_array_equal(found.optimizer[state][name], array * factor)
-            assert found.optimizer[state].shapes[name] == array.shape  # type: ignore[attr-defined]
 
 
 def at_call(number: int, do: Callable[[], object], seen: list[str]) -> None:
