@@ -17,7 +17,7 @@ import numpy as np
 
 from core import blas, processor
 from core.device.available import zeros
-from core.device.nested import Pick, clocked
+from core.device.nested import InOrder, Pick
 from core.dtypes import NUMPY
 from core.errors import BuildError
 from core.op import Reference, Tensors, Variant
@@ -99,7 +99,7 @@ def record(
     return commands
 
 
-class CpuDevice:
+class CpuDevice(InOrder):
     """Memory, primitives and replay of the cpu."""
 
     name = "cpu"
@@ -149,21 +149,6 @@ class CpuDevice:
         kind = NUMPY[dtype]
         nbytes = math.prod(shape) * kind.itemsize
         return memory[offset : offset + nbytes].view(kind).reshape(tuple(shape))
-
-    def allow_dependent_launch(self) -> None:
-        """No-op: there are no kernels."""
-
-    def captured(self, commands: Sequence[Command]) -> Sequence[Command]:
-        """The commands in the form that replays fastest: as they are."""
-        return commands
-
-    def beside(self, parts: Sequence[Sequence[Command]]) -> list[list[Command]]:
-        """Nothing: the cores compute, and a collective waits."""
-        return []
-
-    def elapsed(self, groups: Sequence[Sequence[Command]]) -> list[float]:
-        """Run groups of commands in order; seconds of each."""
-        return [clocked(self, commands) for commands in groups]
 
     def upload(self, tensor: Array, values: Array) -> None:
         tensor[...] = values

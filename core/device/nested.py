@@ -1,4 +1,4 @@
-"""Shared by all devices: launches of one op inside another op's launcher, and the clock of commands that block."""
+"""Shared by all devices: launches of one op inside another op's launcher, and the replay of commands in their order."""
 
 from __future__ import annotations
 
@@ -71,8 +71,26 @@ class Nested:
         return variant.why_not(self.t)
 
 
-def clocked(device: Any, commands: Sequence[Any]) -> float:
-    """Seconds that a device which runs commands before it returns has for them."""
-    begun = time.perf_counter()
-    device.run(commands)
-    return time.perf_counter() - begun
+class InOrder:
+    """A device that runs commands one after another, and returns when the last one has run."""
+
+    def allow_dependent_launch(self) -> None:
+        """No-op: no kernel begins before the one in front of it has ended."""
+
+    def captured(self, commands: Sequence[Any]) -> Sequence[Any]:
+        """The commands in the form that replays fastest: as they are."""
+        return commands
+
+    def beside(self, parts: Sequence[Sequence[Any]]) -> list[list[Any]]:
+        """Nothing: nothing runs beside the step."""
+        return []
+
+    def elapsed(self, groups: Sequence[Sequence[Any]]) -> list[float]:
+        """Run groups of commands in order; seconds of each, by the clock."""
+        device: Any = self
+        seconds = []
+        for commands in groups:
+            begun = time.perf_counter()
+            device.run(commands)
+            seconds.append(time.perf_counter() - begun)
+        return seconds

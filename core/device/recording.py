@@ -13,13 +13,13 @@ from typing import Any
 from core.device import primitives
 from core.device.launch import Host, Recorded, Scratch, UpdateRecorder, record
 from core.device.measured import MeasuredTensor
-from core.device.nested import Pick, clocked
+from core.device.nested import InOrder, Pick
 from core.device.statistics import statistics, workspace_bytes
 from core.kernels.tensors import DeviceTensor
 from core.op import Tensors, Variant
 
 
-class KernelDevice:
+class KernelDevice(InOrder):
     """Recording, for devices whose variants launch kernels. `model`: a chip's name, where there is a chip."""
 
     runs = "cuda"  # the `device` of the variants that run here
@@ -75,21 +75,6 @@ class KernelDevice:
 
     def as_command(self, launch: Recorded) -> Any:
         return launch
-
-    def allow_dependent_launch(self) -> None:
-        """No-op: on most devices kernels run one after another."""
-
-    def captured(self, commands: Sequence[Any]) -> Sequence[Any]:
-        """The commands in the form that replays fastest: on most devices, as they are."""
-        return commands
-
-    def beside(self, parts: Sequence[Sequence[Any]]) -> list[list[Any]]:
-        """Nothing: on most devices nothing runs beside the step."""
-        return []
-
-    def elapsed(self, groups: Sequence[Sequence[Any]]) -> list[float]:
-        """Run groups of commands in order; seconds of each, by the clock."""
-        return [clocked(self, commands) for commands in groups]
 
     def record(
         self,
