@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class ByName(Mapping[str, "Array"]):
-    """Arrays by name. `read` makes one each time that it is asked for: memory is needed for one at a time."""
+    """Arrays by name, made by `read` at each access: memory is needed for one at a time."""
 
     def __init__(self, names: Iterable[str], read: Callable[[str], Array]) -> None:
         self._names, self._read = dict.fromkeys(names), read
