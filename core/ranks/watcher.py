@@ -25,7 +25,7 @@ from core.terminal import visible
 
 LOOK = 0.1  # seconds between looks at the others' messages
 BEAT, MANY = 0.5, 100  # seconds between beats in runs on at least this number of ranks; smaller ones have more
-ASLEEP = 1.0  # seconds between two looks of a rank that was not running itself
+ASLEEP = 1.0  # seconds between two looks of a rank that was stopped or starved
 AWAKE = 2.0  # seconds until a rank that slept counts as one that did not
 NEXT = 1.0  # seconds that ranks after rank 1 leave it to report that rank 0 is dead
 
@@ -40,7 +40,7 @@ class Watcher:
         self._beats = {rank: Beat(rank, group.host(rank)) for rank in range(group.size)}
         self._came = dict.fromkeys(self._beats if group.reliable else (), time.monotonic())
         self._every = max(LOOK, BEAT * min(1.0, group.size / MANY))
-        self._looked, self._woke = time.monotonic(), -AWAKE
+        self._looked, self._woke, self._slept = time.monotonic(), -AWAKE, 0.0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="core-ranks", daemon=True)
         self._others = range(1, group.size) if group.leads else range(1)
@@ -69,12 +69,13 @@ class Watcher:
         """Whether the run continues as far as this rank knows: no rank leaves, no process of this host has ended, and
         this rank was not stopped for so long that the others may have taken it for dead."""
         left = any(beat.leaving for beat in self._beats.values()) or self._processes_ended(self._beats, unreaped=True)
-        return not (left or self.group.finished or self._slept())
+        return not (left or self.group.finished or self._was_asleep(patience(self.limit) / 2))
 
-    def _slept(self) -> bool:
-        """Whether this rank was stopped, or starved, until a moment ago. Of a rank that a signal continues, the thread
+    def _was_asleep(self, seconds: float) -> bool:
+        """Whether this rank did not run for so long, until a moment ago. Of a rank that a signal continues, the thread
         that receives the signal may need it before the one that looks has run again."""
-        return time.monotonic() - self._looked > ASLEEP or time.monotonic() - self._woke < AWAKE
+        now = time.monotonic()
+        return now - self._looked > seconds or (now - self._woke < AWAKE and self._slept > seconds)
 
     def _quiet(self, begins: bool) -> None:
         self._send(replace(self._own(), quiet=begins))
@@ -95,8 +96,8 @@ class Watcher:
         sent, self._looked = 0.0, time.monotonic()
         while not (self._ended.wait(LOOK) or self.group.finished):
             now = time.monotonic()  # for the whole look: a rank stopped during it takes no other one for dead
-            if now - self._looked > ASLEEP:  # stopped or starved: the others' messages are still to be read
-                self._came, self._woke = dict.fromkeys(self._came, now), now
+            if now - self._looked > ASLEEP:
+                self._wake(now, now - self._looked)
             self._looked = now
             if now - sent >= self._every:
                 sent = now
@@ -106,13 +107,22 @@ class Watcher:
             if said and not self._ended.is_set():
                 self._end_all(said)
 
+    def _wake(self, now: float, slept: float) -> None:
+        """Time in which this rank did not look is no silence of the others, whose beats are still to be read; ASLEEP of
+        it counts, so that one that starves without end still ends."""
+        self._came = {rank: came + slept - ASLEEP for rank, came in self._came.items()}
+        self._slept = max(slept, self._slept) if now - self._woke < AWAKE else slept
+        self._woke = now
+
     def _dead(self, heard: list[Heard]) -> str:
         """A sentence that names a dead rank, or "". Rank 0 decides for all ranks; the others decide only where rank 0
-        is silent. One that slept decides nothing: the last beat of a rank that ended meanwhile may be lost."""
-        if self._slept():
+        is silent. A rank that the others may have declared dead decides nothing; on a rank that slept, the last beat of
+        one that ended meanwhile may be lost."""
+        if self._was_asleep(patience(self.limit) / 2):
             return ""
-        limit = self.limit + (NEXT if self.group.rank > 1 else 0.0)
-        said = gone(heard, self._processes_ended(self._others)) if self.group.rank < 2 else ""
+        limit, said = self.limit + (NEXT if self.group.rank > 1 else 0.0), ""
+        if self.group.rank < 2 and not self._was_asleep(ASLEEP):
+            said = gone(heard, self._processes_ended(self._others))
         if not said and self.group.beats and (self.group.leads or heard[0].ago > patience(limit)):
             said = death(heard, self.group.size, limit)
         return said

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands_on_ranks import END
 from small_run import config, write
 
 from core import cli
@@ -44,16 +45,12 @@ def mpiexec(ranks: int) -> list[str]:
     return ["mpiexec", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)]
 
 
-def core_on(ranks: int, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """`core ARGUMENTS` on that many ranks."""
-    return finished([*mpiexec(ranks), sys.executable, "-m", "core", *arguments], folder)
-
-
-def commands_on(ranks: int, *commands: Sequence[str], folder: Path) -> None:
-    """Commands as commands_on_ranks.py has them, on that many ranks, each successful."""
+def commands_on(ranks: int, *commands: Sequence[str], folder: Path) -> list[str]:
+    """The output of commands as commands_on_ranks.py has them, on that many ranks, each successful."""
     script = str(Path(__file__).with_name("commands_on_ranks.py"))
     done = finished([*mpiexec(ranks), sys.executable, script, json.dumps(commands)], folder)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.split(f"{END}\n")[:-1]
 
 
 def finished(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:

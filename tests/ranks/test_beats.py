@@ -191,6 +191,27 @@ def test_a_rank_that_was_stopped_amid_a_look_judges_nobody(monkeypatch: pytest.M
     assert group.ended == []
 
 
+class Starved(Sleeper):
+    """Each of its looks is late."""
+
+    def received(self) -> list[bytes]:
+        self.stopped += 0.25
+        return []
+
+
+def test_a_rank_that_starves_names_the_one_that_is_silent_nonetheless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that is busy without end, a stopped rank would keep the others waiting without end."""
+    group, real = Starved(), time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: real() + group.stopped)
+    monkeypatch.setattr("core.ranks.watcher.ASLEEP", 0.2)
+    watcher, begun = Watcher(group, 1.6), real()
+    watcher.begin()
+    while not group.ended and real() < begun + 20:
+        time.sleep(0.01)
+    watcher.end()
+    assert group.ended and real() - begun > 0.3, "its own lateness counts for no other"
+
+
 def test_a_rank_that_was_stopped_knows_it_before_its_watchdog_has_looked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A launcher that ends a stopped rank continues it first: the thread that hears of it may run before the other."""
     group, real = Sleeper(), time.monotonic
@@ -205,9 +226,10 @@ def test_a_rank_that_was_stopped_knows_it_before_its_watchdog_has_looked_again(m
 def test_a_rank_that_ended_and_is_not_reaped_is_part_of_no_whole_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """A launcher that is stopped reaps nobody."""
     watcher = Watcher(Sleeper(), 5.0)
-    ended = subprocess.Popen(["true"])
+    ended = subprocess.Popen(["sleep", "60"])
     watcher._beats[0] = replace(watcher._beats[0], pid=ended.pid)
     assert watcher.whole
+    ended.kill()
     os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
     assert not watcher.whole
     ended.wait()

@@ -3,49 +3,41 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from faulty_runs import PLUGIN, config_in, ended
-from mpi_runs import NEEDS_MPI, ROOT, environment, mpiexec
+from mpi_runs import NEEDS_MPI, environment
 
 from core import cli
+from core.errors import DeviceError
 from core.loader import load_registry
 
 TORCHRUN = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
 
 
-def train(folder: Path) -> list[str]:
-    """The command of a run on one rank's share of two."""
-    out = ["--plugin", str(PLUGIN), "--out", str(folder / "run")]
-    return [sys.executable, "-m", "core", "train", str(config_in(folder)), "--device", "cpu", *out]
-
-
 @NEEDS_MPI
-def test_two_worlds_of_one_process_do_not_train(tmp_path: Path) -> None:
-    command, ranks = train(tmp_path), []
-    for rank in ("0", "1"):
-        says = {"OMPI_COMM_WORLD_RANK": rank, "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_RANK": rank}
-        ranks.append(
-            subprocess.Popen(
-                command, cwd=ROOT, env={**environment(tmp_path), **says}, stderr=subprocess.PIPE, text=True
-            )
-        )
-    errors = [process.communicate(timeout=100)[1] for process in ranks]
-    assert [process.returncode for process in ranks] == [4, 4]
-    for rank, error in enumerate(errors):
-        assert f"started this process as rank {rank} of 2, and the library of mpi takes it for rank 0 of 1" in error
-    assert errors[1].startswith(f"rank 1 of 2 on {socket.gethostname()}: core: error:")
+def test_a_world_of_one_process_does_not_train(tmp_path: Path) -> None:
+    """As rank 1 of two: rank 0 is a process like it."""
+    out = ["--plugin", str(PLUGIN), "--out", str(tmp_path / "run")]
+    says = {f"OMPI_COMM_WORLD_{name}": value for name, value in (("RANK", "1"), ("SIZE", "2"), ("LOCAL_RANK", "1"))}
+    command = [sys.executable, "-m", "core", "train", str(config_in(tmp_path)), "--device", "cpu", *out]
+    done = ended(command, {**environment(tmp_path), **says})
+    assert done.code == 4
+    assert done.errors.startswith(f"rank 1 of 2 on {socket.gethostname()}: core: error:")
+    assert "started this process as rank 1 of 2, and the library of mpi takes it for rank 0 of 1" in done.errors
     assert not (tmp_path / "run").exists()
 
 
-def test_torchrun_on_the_cpu_is_refused_and_names_mpiexec(tmp_path: Path) -> None:
-    done = ended(train(tmp_path), {**environment(tmp_path), **TORCHRUN})
-    assert done.code == 4
-    assert "torchrun started 2 ranks for a run on the cpu" in done.errors
-    assert "mpiexec -n 2" in done.errors
+def test_torchrun_on_the_cpu_is_refused_and_names_mpiexec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    words = ["train", str(config_in(tmp_path)), "--device", "cpu", "--plugin", str(PLUGIN)]
+    with pytest.raises(DeviceError) as refused:
+        cli.core.main([*words, "--out", str(tmp_path / "run")], standalone_mode=False)
+    assert "torchrun started 2 ranks for a run on the cpu" in refused.value.message
+    assert "mpiexec -n 2" in refused.value.hint and refused.value.exit_code == 4
     assert not (tmp_path / "run").exists()
 
 
@@ -59,16 +51,6 @@ def test_a_command_that_needs_no_ranks_runs_once(
     printed = capsys.readouterr()
     assert ("--prompt" in printed.out) == (rank == "0")
     assert printed.err == ("core: sample runs once, on rank 0 of the 2 that torchrun started\n" if rank == "0" else "")
-
-
-@NEEDS_MPI
-def test_doctor_shows_the_ranks_that_a_launcher_started_once(tmp_path: Path) -> None:
-    done = ended([*mpiexec(2), sys.executable, "-m", "core", "doctor"], environment(tmp_path))
-    assert done.code == 0, done.errors
-    (line,) = [line for line in done.out.splitlines() if line.startswith("ranks ") and "2 ranks on" in line]
-    assert socket.gethostname() in line
-    assert "mpiexec (Open MPI)" in line
-    assert done.out.count("ranks by mpi") == 1
 
 
 @pytest.mark.parametrize(

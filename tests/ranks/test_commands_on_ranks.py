@@ -1,7 +1,10 @@
-"""Runs on several ranks have the numbers of a run on one, and resume on as many ranks and on others."""
+"""Commands on several ranks: runs have the numbers of a run on one, and resume on as many ranks and on others; a bench
+compares the ranks with one; `core doctor` shows them."""
 
 from __future__ import annotations
 
+import json
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -28,22 +31,27 @@ def near(ours: list[dict[str, float]], theirs: list[dict[str, float]]) -> None:
         assert one.get("val_tokens") == other.get("val_tokens")
 
 
+BENCH = ("dims.B=2", "dims.T=16", "dims.S=16", "dims.C=32", "dims.H=2", "dims.L=1", "train.tokens_per_step=128")
+
+
 def words(config: str, out: Path, *more: str, device: str = "cpu") -> list[str]:
     """Of a command that trains."""
     return [config, "--device", device, "--out", str(out), *more]
 
 
 @pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with runs of two ranks that are started once: "sim", in the simulator; "whole", sharded, and from its
-    middle "again", and "again-unsharded". Its configs are in the folders "a" and "b"."""
+def started(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """(folder, output of a bench, output of doctor) of two ranks that are started once. In the folder are the runs
+    "sim", in the simulator; "whole", sharded, and from its middle "again", and "again-unsharded". Their configs are in
+    "a" and "b"."""
     folder = tmp_path_factory.mktemp("two")
     for name in "ab":
         (folder / name).mkdir()
     of_sim = small_config(folder / "a", steps=3, tokens_per_step=64, val_every=3, val_tokens=64)
     config = small_config(folder / "b", 112, steps=4, val_every=0, checkpoint_every=2)  # slices begin at chunks
     whole, again, unsharded = (folder / name for name in ("whole", "again", "again-unsharded"))
-    commands_on(
+    sets = [part for setting in BENCH for part in ("--set", setting)]
+    *_, bench, doctor = commands_on(
         2,
         ["train", *words(of_sim, folder / "sim", device="sim")],
         ["train", *words(config, whole)],
@@ -51,9 +59,31 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["train", *words(config, again, "--resume")],
         ["again", str(whole), str(unsharded)],
         ["train", *words(config, unsharded, "--resume", "--set", "train.shard=false")],
+        ["bench", "configs/tiny.toml", "--device", "cpu", "--steps", "2", "--json", *sets],
+        ["doctor"],
         folder=folder,
     )
-    return folder
+    return folder, bench, doctor
+
+
+@pytest.fixture
+def two_ranks(started: tuple[Path, str, str]) -> Path:
+    return started[0]
+
+
+def test_a_bench_on_two_ranks_compares_them_with_one(started: tuple[Path, str, str]) -> None:
+    report = json.loads(started[1])
+    ranks = report["ranks"]
+    assert ranks["ranks"] == 2 and report["micro_steps"] == 2
+    assert ranks["communication_ms"] > 0 and 0 <= ranks["hidden"] <= 1
+    assert abs(report["tokens_per_s"] * report["ms_median"] / 1e3 - 128) < 1e-6
+
+
+def test_doctor_shows_the_ranks_that_a_launcher_started_once(started: tuple[Path, str, str]) -> None:
+    (line,) = [line for line in started[2].splitlines() if line.startswith("ranks ") and "2 ranks on" in line]
+    assert socket.gethostname() in line
+    assert "mpiexec (Open MPI)" in line
+    assert started[2].count("ranks by mpi") == 1
 
 
 def test_losses_norms_and_validation_are_those_of_one_rank_with_dropout(tmp_path: Path) -> None:
