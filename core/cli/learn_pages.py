@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import webbrowser
 from pathlib import Path
 
 import click
@@ -26,14 +25,13 @@ def show(lesson: str, in_browser: bool, into: Path | None, course: str, plugin: 
     page = at.course.page(one)
     text = read_page(page)
     if in_browser:
-        from core.cli.view import has_display
+        from core.cli.view import open_page
         from core.learning.html_page import as_html
 
         file = at.book.folder / PAGES / f"{one.name}.html"
         write(file, as_html(text, page, one.title).encode("utf-8"))
         click.echo(f"wrote {file}")
-        if not (has_display() and webbrowser.open(file.resolve().as_uri())):
-            click.echo("no browser was opened: open the file in one", err=True)
+        open_page(file)
     else:
         number = one.number or one.name
         ways = f"with pictures: {at.next_line('show', number, '--open')}\n"

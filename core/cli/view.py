@@ -98,8 +98,8 @@ def command(
         return
     path = view(subject, out or default_page(subject), lens=lens, plain=plain)
     click.echo(f"{path}: {human(path.stat().st_size)}")
-    if not no_open and not (has_display() and webbrowser.open(path.resolve().as_uri())):
-        click.echo("no browser was opened: open the file in one", err=True)
+    if not no_open:
+        open_page(path)
 
 
 def check_out(out: Path | None, as_json: bool) -> None:
@@ -110,6 +110,12 @@ def check_out(out: Path | None, as_json: bool) -> None:
         raise UsageError(f"--json prints the data, and --out {out} is for the page", hint="core view --json > FILE")
     if out is not None:
         page_place(out, "--out")
+
+
+def open_page(path: Path) -> None:
+    """Open a page in a browser, or say that there is none."""
+    if not (has_display() and webbrowser.open(path.resolve().as_uri())):
+        click.echo("no browser was opened: open the file in one", err=True)
 
 
 def has_display() -> bool:

@@ -21,13 +21,12 @@ from core.tokenizers.byte_pairs import GPT2_HASH, BytePairTokenizer
 from core.tokenizers.library import LibraryTokenizer
 from core.tokenizers.token_files import byte_letters
 from core.tokenizers.tokenizer import END_OF_TEXT, Tokenizer
-from core.tokenizers.vocabulary import VOCAB, document_of
+from core.tokenizers.vocabulary import BYTE_LEVEL, VOCAB, document_of
 
 FILE, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 SPECIAL = "special_tokens_map.json"  # where older folders name special tokens
 LONGEST_TOKEN, MOST_BYTES = 1 << 14, 1 << 23  # bytes of a token, and of all; 250,000 have a quarter of it
 OTHER_FORMS = ("vocab.json", "merges.txt", "tokenizer.model", "vocab.txt", "spiece.model")
-BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 # Settings of a BPE that change ids, and their values without an effect.
 PLAIN_MODEL: dict[str, tuple[Any, ...]] = {
     "type": ("BPE", None),

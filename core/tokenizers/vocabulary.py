@@ -17,7 +17,7 @@ from core.tokenizers.tokenizer import END_OF_TEXT
 
 VOCAB, MERGES, ADDED, MODEL = "vocab.json", "merges.txt", "added_tokens.json", "config.json"
 DECODER = "added_tokens_decoder"  # of tokenizer_config.json: id -> an added token with its flags
-LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 QWEN2 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -37,7 +37,7 @@ class Class:
 
     def pre_tokenizer(self, blank: bool) -> dict[str, Any]:
         """blank: whether a text gets one before it."""
-        level = {**LEVEL, "add_prefix_space": blank}
+        level = {**BYTE_LEVEL, "add_prefix_space": blank}
         if not self.pattern:
             return level
         cut = {"type": "Split", "pattern": {"Regex": self.pattern}, "behavior": "Isolated", "invert": False}
@@ -88,7 +88,7 @@ def document_of(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, Any]
         "normalizer": kind.normalizer,
         "pre_tokenizer": kind.pre_tokenizer(bool(config.get("add_prefix_space"))),
         "post_processor": None,
-        "decoder": LEVEL,
+        "decoder": BYTE_LEVEL,
         "model": {"type": "BPE", "vocab": vocab, "merges": merges},
     }
     return document, config
