@@ -99,11 +99,12 @@ def fused_nodes(graph: Graph, nodes: list[Node], rules: FusionRules) -> list[Nod
                 continue
             makers = {value: n for n in nodes for value in n.outputs.values()}
             for bound, members in _matches(op, anchor, makers):
-                fused = _fused_node(op, own, bound, members, graph, nodes, rules)
+                match = Match(op, own, bound, members, graph, nodes, rules)
+                fused = match.fused(own)
                 if fused is None:
                     continue
                 ordered = in_order([n for n in nodes if n not in members] + [fused], list(graph.inputs), nodes)
-                if ordered is None or not _runs(fused, op, own, bound, members, graph, nodes, rules):
+                if ordered is None or not match.runs(fused):
                     continue
                 if named := {n.op.name for n in members if rules.named(n)}:
                     rules.blocked.setdefault(op.name, set()).update(named)
@@ -152,88 +153,81 @@ def _bindings(statement: Statement, node: Node) -> Iterator[list[tuple[str, str 
             yield [*zip(statement.arguments, sources, strict=True), *zip(statement.outputs, outputs, strict=False)]
 
 
-def _fused_node(
-    op: Op,
-    own: Mapping[str, Any],
-    bound: Bound,
-    members: list[Node],
-    graph: Graph,
-    nodes: list[Node],
-    rules: FusionRules,
-) -> Node | None:
-    """The node that replaces `members`, or None when the fusion is not allowed."""
-    last = members[-1]
-    made = {v for n in members for v in n.outputs.values()}
-    written = {v for v in (bound.get(o) for o in op.outputs) if v is not None}
-    inner = made - written
-    used_outside = {v for n in nodes if n not in members for v in n.inputs.values()}
-    if inner & (used_outside | rules.keep):
-        return None
-    carried = _carried_attrs(op, members)
-    if carried is None:
-        return None
-    attrs: dict[str, Any] = dict(carried)
-    inputs = {r: v for r in op.inputs if (v := bound.get(r)) is not None}
-    params = {p: v for p in op.params if (v := bound.get(p)) is not None}
-    outputs = {o: v for o in op.outputs if (v := bound.get(o)) is not None}
-    for param, declared in op.params.items():
-        if declared.optional:
-            attrs[param] = param in params
-        elif param not in params:
+@dataclass(frozen=True)
+class Match:
+    """Nodes of a graph, `members`, that match the pattern of a fused op; `bound` has the pattern's names. own: the
+    op's attributes in `[fuse]`."""
+
+    op: Op
+    own: Mapping[str, Any]
+    bound: Bound
+    members: list[Node]
+    graph: Graph
+    nodes: list[Node]
+    rules: FusionRules
+
+    def fused(self, own: Mapping[str, Any]) -> Node | None:
+        """The node that replaces `members`, with these attributes of its own; None where the fusion is not allowed."""
+        op, bound, members = self.op, self.bound, self.members
+        if self._hides_a_value():
             return None
-    if len(set(params.values())) < len(params):
-        return None  # tied parts have one gradient to add to; a node has a gradient for each of its parameters
-    where = f"{op.name} for {', '.join(n.name for n in members)}"
-    shapes = {r: graph.values[v].shape for r, v in inputs.items()}
-    weights = {p: graph.parameters[name].shape for p, name in params.items()}
-    if padded_input(op, shapes) or padded_parameter(op, weights) or padded_attribute(op, attrs):
-        return None
-    try:
-        settled, dims = _settled(op, attrs, shapes, weights, graph, where)
-    except BuildError:
-        return None
-    if own:
+        attrs = _carried_attrs(op, members)
+        if attrs is None:
+            return None
+        inputs = {r: v for r in op.inputs if (v := bound.get(r)) is not None}
+        params = {p: v for p in op.params if (v := bound.get(p)) is not None}
+        outputs = {o: v for o in op.outputs if (v := bound.get(o)) is not None}
+        for param, declared in op.params.items():
+            if declared.optional:
+                attrs[param] = param in params
+            elif param not in params:
+                return None
+        if len(set(params.values())) < len(params):
+            return None  # tied parts have one gradient to add to; a node has a gradient for each of its parameters
+        shapes = {r: self.graph.values[v].shape for r, v in inputs.items()}
+        weights = {p: self.graph.parameters[name].shape for p, name in params.items()}
+        if padded_input(op, shapes) or padded_parameter(op, weights) or padded_attribute(op, attrs):
+            return None
         try:
-            settled, dims = _settled(op, {**attrs, **own}, shapes, weights, graph, where)
-        except BuildError as error:
-            raise UsageError(f"{_line(op, own)}: {error.message}", hint=error.hint) from None
-    parts = tuple(members)
-    return replace(last, op=op, inputs=inputs, outputs=outputs, params=params, attrs=settled, dims=dims, parts=parts)
+            settled, dims = self._settled(attrs, shapes, weights)
+        except BuildError:
+            return None
+        if own:
+            try:
+                settled, dims = self._settled({**attrs, **own}, shapes, weights)
+            except BuildError as error:
+                raise UsageError(f"{_line(op, own)}: {error.message}", hint=error.hint) from None
+        parts = tuple(members)
+        return replace(
+            members[-1], op=op, inputs=inputs, outputs=outputs, params=params, attrs=settled, dims=dims, parts=parts
+        )
 
+    def _hides_a_value(self) -> bool:
+        """Whether another node needs, or a caller has requested, a value that the fused node would not write."""
+        made = {v for n in self.members for v in n.outputs.values()}
+        inner = made - {self.bound.get(output) for output in self.op.outputs}
+        used_outside = {v for n in self.nodes if n not in self.members for v in n.inputs.values()}
+        return bool(inner & (used_outside | self.rules.keep))
 
-def _settled(
-    op: Op,
-    attrs: Mapping[str, Any],
-    shapes: Mapping[str, tuple[int, ...]],
-    weights: Mapping[str, tuple[int, ...]],
-    graph: Graph,
-    where: str,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Attributes and dims of a fused node. BuildError where its op does not take them."""
-    settled = op.settle_attrs(attrs, graph.dims, where)
-    dims = op.solve(shapes, settled, where)
-    for param, shape in weights.items():
-        op.param_patterns[param].unify(shape, dims, where)
-    return settled, dims
+    def _settled(
+        self, attrs: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, tuple[int, ...]]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Attributes and dims of a fused node. BuildError where its op does not take them."""
+        where = f"{self.op.name} for {', '.join(n.name for n in self.members)}"
+        settled = self.op.settle_attrs(attrs, self.graph.dims, where)
+        dims = self.op.solve(shapes, settled, where)
+        for param, shape in weights.items():
+            self.op.param_patterns[param].unify(shape, dims, where)
+        return settled, dims
 
-
-def _runs(
-    fused: Node,
-    op: Op,
-    own: Mapping[str, Any],
-    bound: Bound,
-    members: list[Node],
-    graph: Graph,
-    nodes: list[Node],
-    rules: FusionRules,
-) -> bool:
-    """Whether a variant can run the fused node. UsageError where the attributes of `[fuse]` keep all from it."""
-    why = rules.why_not(fused)
-    if why is not None and own:
-        plain = _fused_node(op, {}, bound, members, graph, nodes, rules)
-        if plain is not None and rules.why_not(plain) is None:
-            raise UsageError(f"{_line(op, own)}: {why}", hint="without it, the nodes would be fused")
-    return why is None
+    def runs(self, fused: Node) -> bool:
+        """Whether a variant can run the fused node. UsageError where the attributes of `[fuse]` keep all from it."""
+        why = self.rules.why_not(fused)
+        if why is not None and self.own:
+            plain = self.fused({})
+            if plain is not None and self.rules.why_not(plain) is None:
+                raise UsageError(f"{_line(self.op, self.own)}: {why}", hint="without it, the nodes would be fused")
+        return why is None
 
 
 def _line(op: Op, own: Mapping[str, Any]) -> str:
@@ -260,17 +254,16 @@ def _carried_attrs(op: Op, members: list[Node]) -> dict[str, Any] | None:
     carried: dict[str, Any] = {}
     for node, constants in zip(members, fixed, strict=True):
         for key, value in node.attrs.items():
-            default = node.op.attrs[key]
             if key in node.op.params or key in constants:
                 continue
             if key in op.attrs:
                 if carried.setdefault(key, value) != value:
                     return None
-            elif isinstance(default, type):
+            elif isinstance(node.op.attrs[key], type):
                 if not any(key in pattern.tokens for pattern in node.op.param_patterns.values()):
                     return None
                 # else a required size, such as `features`: the parameter's shape implies it
-            elif value != (default[0] if isinstance(default, tuple) else default):
+            elif value != node.op.default_of(key):
                 return None
     return carried
 
