@@ -113,7 +113,7 @@ def check_out(out: Path | None, as_json: bool) -> None:
 
 
 def open_page(path: Path) -> None:
-    """Open a page in a browser, or say that there is none."""
+    """Open a page in a browser; a line where there is none."""
     if not (has_display() and webbrowser.open(path.resolve().as_uri())):
         click.echo("no browser was opened: open the file in one", err=True)
 
