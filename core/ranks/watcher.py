@@ -27,6 +27,7 @@ LOOK = 0.1  # seconds between looks at the others' messages
 BEAT, MANY = 0.5, 100  # seconds between beats in runs on at least this number of ranks; smaller ones have more
 ASLEEP = 1.0  # seconds between two looks of a rank that was stopped or starved
 AWAKE = 2.0  # seconds until a rank that slept counts as one that did not
+UNREAD = 1.0  # seconds for the reader of the last line
 NEXT = 1.0  # seconds that ranks after rank 1 leave it to report that rank 0 is dead
 
 
@@ -161,6 +162,8 @@ class Watcher:
     def _end_all(self, said: str) -> None:
         self.leaves()
         self._say(f"core: error: {said}")
+        with suppress(OSError, ValueError):
+            until_read(sys.stderr.fileno())
         self.group.abort(DeviceError.exit_code)
 
     def _say(self, line: str) -> None:
@@ -169,3 +172,15 @@ class Watcher:
             os.write(sys.stderr.fileno(), f"{visible(prefix + line)}\n".encode())
         with suppress(Exception):
             self.note(line.removeprefix("core: "))
+
+
+def until_read(descriptor: int) -> None:
+    """Return when a pipe's reader has all of it, after UNREAD seconds at most: a launcher that hears of the end first
+    may print no more."""
+    with suppress(ImportError, OSError):  # not on Windows; no pipe
+        import fcntl
+        import termios
+
+        end = time.monotonic() + UNREAD
+        while any(fcntl.ioctl(descriptor, termios.FIONREAD, b"\0" * 4)) and time.monotonic() < end:
+            time.sleep(LOOK / 10)

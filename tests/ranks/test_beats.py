@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
+import threading
 import time
 from dataclasses import asdict, replace
 
@@ -20,7 +22,7 @@ from core.ranks.beats import LAGS, Beat, Heard, Lagging, death, gone, leaves, pa
 from core.ranks.group import Ranks
 from core.ranks.joining import UNFINISHED, join
 from core.ranks.launched import LaunchedProcess
-from core.ranks.watcher import Watcher
+from core.ranks.watcher import Watcher, until_read
 from core.train.crash import UNKNOWN, Cause, Replay, packed, shared
 
 LIMIT = 5.0
@@ -233,3 +235,18 @@ def test_a_rank_that_ended_and_is_not_reaped_is_part_of_no_whole_run(monkeypatch
     os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
     assert not watcher.whole
     ended.wait()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the bytes in a pipe are counted by ioctl")
+def test_the_last_line_is_read_before_the_run_ends() -> None:
+    """A launcher that hears of the end first may not print it."""
+    reads, writes = os.pipe()
+    os.write(writes, b"core: error: rank 1")
+    late = threading.Timer(0.2, os.read, (reads, 100))
+    late.start()
+    begun = time.monotonic()
+    until_read(writes)
+    assert 0.15 < time.monotonic() - begun < 0.9
+    late.join()
+    for end in (reads, writes):
+        os.close(end)
