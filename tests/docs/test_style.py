@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from parsed import nodes_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,10 +53,7 @@ LINES = 50  # of a function, from `def` to its last line
 
 def long_functions(path: Path) -> Iterator[str]:
     """file:line: name (lines) of each function that is longer than a screen."""
-    nodes: list[ast.AST] = [ast.parse(path.read_text("utf-8"))]
-    while nodes:
-        node = nodes.pop()
-        nodes += [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)]
+    for node in nodes_of(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
             if lines > LINES:

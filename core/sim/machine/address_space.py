@@ -48,6 +48,7 @@ class Memory:
         self.regions: list[Region] = [Region("the kernel's parameters", PARAMETERS, PARAMETER_BYTES)]
         self.starts = [PARAMETERS]
         self.top = FIRST
+        self.used = FIRST  # the bytes from here on are zero still
         self.views: dict[int, Array] = {}
         self.last = self.regions[0]
         self.bounds_kept: tuple[Array, Array] | None = None  # until regions change
@@ -59,11 +60,12 @@ class Memory:
         start = -(-self.top // align) * align
         self.top = start + nbytes + ALIGNMENT
         if self.top > self.bytes.size:
-            grown = np.zeros(max(2 * self.bytes.size, self.top), np.uint8)
-            grown[: self.bytes.size] = self.bytes
+            grown = np.zeros(max(2 * self.bytes.size, self.top + self.top // 4), np.uint8)  # pages come at their use
+            grown[: self.used] = self.bytes[: self.used]
             self.bytes = grown
             self.views = {}
-        self.bytes[start : start + nbytes] = 0
+        self.bytes[start : min(start + nbytes, self.used)] = 0
+        self.used = max(self.used, start + nbytes)
         self.bounds_kept = None
         self.regions.append(Region(name or f"memory of {nbytes} bytes", start, nbytes, itemsize))
         self.starts.append(start)
