@@ -104,9 +104,10 @@ def sweep(
 
 
 def at_random(folder: Path, count: int, seed: int) -> list[float]:
-    """Instants of a start, from the entry point to somewhat behind the first step, in seconds."""
+    """Instants of a start, from the entry point to somewhat after the first step, in seconds: one in each of `count`
+    equal parts."""
     draw, last = random.Random(seed), 1.1 * time_of_start(folder)
-    return [draw.uniform(0, last) for _ in range(count)]
+    return [draw.uniform(part, part + 1) * last / count for part in range(count)]
 
 
 def main() -> int:
