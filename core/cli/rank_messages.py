@@ -1,6 +1,6 @@
 """Messages of a process that a launcher started as one of several.
 
-An error that all ranks meet alike is rank 0's to print: the others hold their messages for a second, in which rank 0
+An error that all ranks meet alike is rank 0's to print: the others hold their messages for two seconds, in which rank 0
 prints its own and ends the run. Lines that they print after it, about events of their own, begin with their name.
 """
 
@@ -12,7 +12,7 @@ import time
 from core import signals, terminal
 from core.ranks.launched import LaunchedProcess
 
-HEAD_START = 1.0  # seconds for rank 0
+HEAD_START = 2.0  # seconds for rank 0
 AFTER_KILL = 0.5  # seconds before a line on a signal: mpiexec kills a quarter of a second after SIGTERM
 
 _held: list[str] = []
