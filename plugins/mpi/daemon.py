@@ -1,6 +1,6 @@
 """A rank's parent under Open MPI, mpiexec's own process or the daemon of its host: ended, or held while ranks save.
 
-It never notices by itself that it cannot reach another daemon; and where mpiexec is signalled, or a rank has died, it
+It never notices that it cannot reach another daemon; and where mpiexec is signalled, or a rank has died, it
 kills its ranks: SIGCONT, a quarter of a second later SIGTERM, after another quarter SIGKILL. There is no setting for
 either (PRRTE 3.0), so that a rank with a step to finish stops its parent between the last two.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 DAEMONS = ("prterun", "prted")
 MPIEXEC = DAEMONS[0]
 INIT = 1  # the pid of a process that nothing of its own namespace can stop
-SEQUENCE = 1.0  # seconds within which a SIGTERM behind a SIGCONT is the daemon's
+SEQUENCE = 1.0  # seconds within which a SIGTERM after a SIGCONT is the daemon's
 LOOKS, BETWEEN = 10, 0.25  # looks at a daemon that runs until it is signalled, as Ctrl-C twice would do; seconds
 END = """
 left=$3
@@ -52,7 +52,7 @@ def parent():
     return (pid, name) if name in DAEMONS else None
 
 
-def apart(script, *words, **streams):
+def run_detached(script, *words, **streams):
     """Run a script about a process; it outlives this rank and the rank's process group."""
     command, null = ["sh", "-c", script, "sh", *map(str, words)], subprocess.DEVNULL
     return subprocess.Popen(command, stdout=null, stderr=null, start_new_session=True, **streams)
@@ -64,7 +64,7 @@ def end_later(hosts):
     daemon = parent()
     if daemon and (daemon[1] != MPIEXEC or len(set(hosts)) > 1):
         with suppress(OSError):  # no sh: the daemon stays
-            apart(END, *daemon, LOOKS, BETWEEN, stdin=subprocess.DEVNULL)
+            run_detached(END, *daemon, LOOKS, BETWEEN, stdin=subprocess.DEVNULL)
 
 
 class Hold:
@@ -98,7 +98,7 @@ class Hold:
             with suppress(OSError):
                 os.kill(pid, signal.SIGSTOP)
                 self.held = True
-                self.guard = apart(CONTINUE, pid, name, stdin=subprocess.PIPE)
+                self.guard = run_detached(CONTINUE, pid, name, stdin=subprocess.PIPE)
         if self.held and self.guard is None:  # no sh
             self.release()
         elif self.held and name == MPIEXEC:

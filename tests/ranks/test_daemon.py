@@ -67,7 +67,7 @@ def test_a_daemon_that_is_stopped_is_not_signalled_and_one_that_waits_is(daemon:
 def test_mpiexec_of_one_host_waits_for_no_other_daemon_and_is_not_signalled(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would end with its own exit code in place of the rank's, on a machine that is busy."""
     scripts: list[str] = []
-    monkeypatch.setattr(parents, "apart", lambda script, *words, **streams: scripts.append(script))
+    monkeypatch.setattr(parents, "run_detached", lambda script, *words, **streams: scripts.append(script))
     for name, hosts, ends in (("prterun", "aa", False), ("prterun", "ab", True), ("prted", "aa", True)):
         monkeypatch.setattr(parents, "parent", lambda name=name: (2, name))
         scripts.clear()
