@@ -42,9 +42,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         if constexpr (HELD) {
             keys_of.copy(stage, limit);
             values_of.copy(stage + TILE * PITCH, limit);
-        } else {  // no registers are left for places in memory
-            copy_rows<TILE>(stage, all_k + j * key_width, key_width, limit);
-            copy_rows<TILE>(stage + TILE * PITCH, all_v + j * key_width, key_width, limit);
+        } else {  // no registers are left for places in memory, nor for multiples of the width
+            u64 apart = anew(int(key_width));
+            copy_rows<TILE>(stage, all_k + j * apart, apart, limit);
+            copy_rows<TILE>(stage + TILE * PITCH, all_v + j * apart, apart, limit);
         }
     };
     pass_by(tiles + ROWS * PITCH, STAGE, steps, fetch, [&](int step, const elem* stage) {
@@ -85,6 +86,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         });
         weigh(out, s, stage + TILE * PITCH);
     });
+    if constexpr (!HELD) {  // nor for these during the loop
+        my_rows(first, head, anew(T), causal);
+        b = head / heads, h = head % heads;
+    }
 #pragma unroll
     for (int n = 0; n < BLOCKS * 2; n++) {
         int r = n / 2, half = n % 2, i = first + warp_i() + r * 16 + down(2 * half);

@@ -19,9 +19,10 @@ from core.kernels.chips import chip_of
 from core.kernels.nvrtc import architectures_of
 from core.loader import load_registry
 from core.op import Variant
+from core.testing.case import make_case
 from core.testing.compiles import compilations, elem_of, launches_of
 from core.testing.devices import SimRunner
-from core.testing.trials import all_trials
+from core.testing.trials import all_trials, trials_of
 
 PLUGINS = [file.parent.name for file in Path("plugins").resolve().glob("*/__init__.py")]
 REGISTRY = load_registry(only=PLUGINS)
@@ -75,3 +76,18 @@ def test_every_chip_compiles_a_tenth_of_the_files() -> None:
     ]
     assert set(compiled) == set(architectures_of("sm_75+"))
     assert min(compiled.count(arch) for arch in set(compiled)) >= len(FILES) // 10
+
+
+def test_attention_s_forward_spills_nothing_at_the_widest_heads() -> None:
+    """With the largest tiles, whose loop leaves no register for a number that is used only after it."""
+    op, variant = REGISTRY.op("attention"), VARIANTS["attention.flash"]
+    case = make_case(op, {"qkv": (1, 130, 3 * 128), "heads": 1})
+    trials, _ = trials_of(op, variant, REGISTRY, dtypes=("bf16",), cases=[case])
+    largest = {("BLOCKS", 2), ("TILE", 32)}
+    launches = [
+        launch
+        for launch in launches_of(trials, decoding=False)
+        if launch.kernel.name == "flash_forward" and largest <= set(launch.kernel.defines)
+    ]
+    found = compilations(variant, launches, ("sm_90a", "sm_100a"))
+    assert [(one.arch, one.resources.spills) for one in found] == [("sm_90a", 0), ("sm_100a", 0)]
