@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pluggy
@@ -80,7 +80,7 @@ class HookCalls:
         _check_api(module)
         _check_names(module)
         manager = PluginManager(hooks.GROUP)
-        manager.add_hookspecs(hooks)
+        manager.add_hookspecs(_specifications(module))
         try:
             manager.register(module, candidate.name)
             manager.check_pending()
@@ -118,7 +118,9 @@ class HookCalls:
 
     def _call(self, name: str, contribution: Contribution) -> None:
         """Call a hook; its results become part of the contribution."""
-        hook = getattr(self._hook, name)
+        hook = getattr(self._hook, name, None)
+        if hook is None:
+            return
         for written in hook.get_hookimpls():
             if name in ITEMS:
                 arguments = {"device": self._device} if name == "core_variants" else {}
@@ -129,6 +131,14 @@ class HookCalls:
 
                 take_by_name(written, tuple(inspect.signature(hooks.SPECS[name]).parameters))
                 contribution.step_hooks.append(StepHook(contribution.plugin.name, hook, name))
+
+
+def _specifications(module: ModuleType) -> Any:
+    """The specifications of the hooks that a module has; of all hooks where it marks one, whose name may be another's:
+    pluggy takes longer to read them all than to import most plugins."""
+    if any(hasattr(value, f"{hooks.GROUP}_impl") for value in vars(module).values()):
+        return hooks
+    return SimpleNamespace(**{name: spec for name, spec in hooks.SPECS.items() if name in vars(module)})
 
 
 def _check_api(module: ModuleType) -> None:

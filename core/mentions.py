@@ -34,7 +34,7 @@ def mentions(candidate: Candidate, name: str) -> bool:
         if path.suffix == ".toml":
             if path.stem == name:
                 return True
-        elif pattern.search(_text(path)):
+        elif name in (text := _text(path)) and pattern.search(text):
             return True
     return False
 

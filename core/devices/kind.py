@@ -86,7 +86,7 @@ class DeviceKind:
         return None if self.planner is None else _function(self.planner)(arch or self.default_arch)
 
     def measured_pace(self, opened: Any) -> Pace | None:
-        """The pace of an open device of this kind, measured now in less than a second; None for a kind that is fast."""
+        """The pace of an open device of this kind, measured in less than a second; None for a kind that is fast."""
         return None if self.pace is None else _function(self.pace)(opened)
 
 

@@ -340,23 +340,41 @@ def _sizes(shape: Shape) -> tuple[Shape, Shape]:
 def _check_batch_free(graph: Graph, source: ModelDocument, registry: Registry, overrides: Mapping[str, Any]) -> None:
     """Raise BuildError if a parameter's shape follows B or T: build again with others and compare.
 
-    Both are chosen smaller or larger until the graph builds: T may be bounded by the learned positions.
+    Both change at once first, in a way that keeps neither their product nor their ratio; where that does not build, or
+    shapes differ, one at a time, smaller or larger until the graph builds: T may be bounded by the learned positions.
     """
     now = {n: graph.dims[n] for n in ("B", "T") if isinstance(graph.dims.get(n), int)}
+    if not now:
+        return
+
+    def built(dims: Mapping[str, int]) -> Graph | None:
+        try:
+            return _Builder(source, registry, {**overrides, **dims}).build()
+        except (BuildError, UsageError):
+            return None
+
+    both = built({dim: _elsewhere(dim, size) for dim, size in now.items()})
+    if both is not None and _shapes(both) == _shapes(graph):
+        return
     for dim, size in now.items():
-        for other in (size // 2, size - 1, size + 1, 2 * size):
-            if other < 1:
-                continue
-            try:
-                again = _Builder(source, registry, {**overrides, dim: other}).build()
-            except (BuildError, UsageError):
-                continue
+        sizes = (other for other in (size // 2, size - 1, size + 1, 2 * size) if other >= 1)
+        again = next((g for other in sizes if (g := built({dim: other})) is not None), None)
+        if again is not None:
             _compare(graph, again, dim)
-            break
+
+
+def _elsewhere(dim: str, size: int) -> int:
+    if dim == "T":
+        return size // 2 or 2
+    return size + 1 if size > 1 else 4
+
+
+def _shapes(graph: Graph) -> dict[str, tuple[Shape, Shape]]:
+    return {name: _sizes(p.shape) for name, p in graph.parameters.items()}
 
 
 def _compare(graph: Graph, again: Graph, dim: str) -> None:
-    shapes, others = ({name: _sizes(p.shape) for name, p in g.parameters.items()} for g in (graph, again))
+    shapes, others = _shapes(graph), _shapes(again)
     if shapes != others:
         from core.graph.build_faults import refuse_shapes
 

@@ -7,6 +7,7 @@ GPT-2 124M, and double the time of a toy. `core.measure.simulator_pace` has the 
 from __future__ import annotations
 
 import time
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,8 +26,14 @@ TRIES = 24  # products at least: on a busy machine most of them wait for a core,
 LEAST = 20e9  # FLOP/s of a core: other work on the machine must not make a run look longer than it is
 
 
-def gemm_rate(seconds: float = PROBE, size: int = 256) -> float:
-    """FLOP/s of f32 matrix products here; the best of as many as fit into `seconds`, and LEAST a core at least."""
+def gemm_rate() -> float:
+    """FLOP/s of f32 matrix products here, measured once in a process; LEAST a core at least."""
+    return max(best_rate(), LEAST * cores())
+
+
+@cache
+def best_rate(seconds: float = PROBE, size: int = 256) -> float:
+    """FLOP/s of the fastest of as many f32 matrix products as fit into `seconds`."""
     a = np.ones((size, size), np.float32)
     out = np.empty_like(a)
     np.matmul(a, a, out=out)
@@ -34,11 +41,11 @@ def gemm_rate(seconds: float = PROBE, size: int = 256) -> float:
     while (start := time.perf_counter()) < began + seconds or (tries < TRIES and start < began + 2.0):
         np.matmul(a, a, out=out)
         best, tries = min(best, time.perf_counter() - start), tries + 1
-    return max(2.0 * size**3 / best, LEAST * cores())
+    return 2.0 * size**3 / best
 
 
 def cpu_pace(device: Device) -> Pace:
-    """The cpu's, measured now. device: the open one, which is not needed."""
+    """The cpu's. device: the open one, which is not needed."""
     return Pace(gemm_rate(), 0.0, "or more, for matrix products alone")
 
 
