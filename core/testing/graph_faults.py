@@ -257,7 +257,10 @@ FAULTS = (
     ),
     # fusion
     Fault(
-        "a requested value is fused away", FUSE, "if inner & (used_outside | rules.keep):", "if inner & used_outside:"
+        "a requested value is fused away",
+        FUSE,
+        "return bool(inner & (used_outside | self.rules.keep))",
+        "return bool(inner & used_outside)",
     ),
     Fault(
         "a fixed attribute of a pattern is not compared",
