@@ -134,7 +134,7 @@ class HookCalls:
 
 
 def _specifications(module: ModuleType) -> Any:
-    """The specifications of the hooks that a module has; of all hooks where it marks one, whose name may be another's:
+    """The specifications of the hooks that a module has; of all hooks where it marks one, since a mark may name any hook:
     pluggy takes longer to read them all than to import most plugins."""
     if any(hasattr(value, f"{hooks.GROUP}_impl") for value in vars(module).values()):
         return hooks
