@@ -134,8 +134,8 @@ class HookCalls:
 
 
 def _specifications(module: ModuleType) -> Any:
-    """The specifications of the hooks that a module has; of all hooks where it marks one, since a mark may name any hook:
-    pluggy takes longer to read them all than to import most plugins."""
+    """The specifications of the hooks that a module has, or of all where it marks one, which may have any name: pluggy
+    takes longer to read them all than to import most plugins."""
     if any(hasattr(value, f"{hooks.GROUP}_impl") for value in vars(module).values()):
         return hooks
     return SimpleNamespace(**{name: spec for name, spec in hooks.SPECS.items() if name in vars(module)})
