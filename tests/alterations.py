@@ -16,7 +16,7 @@ MORE_MEMORY = 2 << 30  # bytes
 CPU_SECONDS = 10.0
 
 fuzz = settings(
-    max_examples=2000, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=1000, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 
 

@@ -33,6 +33,7 @@ ENOUGH = {
     "attention.naive": (1, 3, 4, -2, -1),
     "attention.online": (3, -1),
     "attention.flash": (4, -4, -2),
+    "attention.split": (-4, -3),
     "matmul.mma": (1,),
     "matmul.register": (-1,),
     "matmul_add.mma": (1, -2),

@@ -1,4 +1,4 @@
-"""Files from outside, altered in 2,000 ways each: they are read as what they say, or a CoreError says why not.
+"""Files from outside, altered in 1,000 ways each: they are read as what they say, or a CoreError says why not.
 
 The alterations start from valid files, so that they come far: keys are removed, renamed, doubled and swapped, values
 take the place of others or are odd ones; headers of shards and tensors are changed number by number and cut short.

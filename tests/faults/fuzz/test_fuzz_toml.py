@@ -1,4 +1,4 @@
-"""Model files and configs, altered in 2,000 ways each: read as they are, or refused by a CoreError."""
+"""Model files and configs, altered in 1,000 ways each: read as they are, or refused by a CoreError."""
 
 from __future__ import annotations
 
