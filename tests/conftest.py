@@ -33,6 +33,7 @@ gc.disable()
 def pytest_collection_finish() -> None:
     gc.enable()
     gc.freeze()
+    gc.set_threshold(50_000, 10, 10)  # a seventh of the time of checks in the simulator was spent on cycles
 
 
 @pytest.fixture
