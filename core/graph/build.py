@@ -340,7 +340,7 @@ def _sizes(shape: Shape) -> tuple[Shape, Shape]:
 def _check_batch_free(graph: Graph, source: ModelDocument, registry: Registry, overrides: Mapping[str, Any]) -> None:
     """Raise BuildError if a parameter's shape follows B or T: build again with others and compare.
 
-    Both change at once first, in a way that keeps neither their product nor their ratio; where that does not build, or
+    Both change at once first, in a way that keeps no sum, product or ratio of them; where that does not build, or
     shapes differ, one at a time, smaller or larger until the graph builds: T may be bounded by the learned positions.
     """
     now = {n: graph.dims[n] for n in ("B", "T") if isinstance(graph.dims.get(n), int)}
@@ -353,7 +353,9 @@ def _check_batch_free(graph: Graph, source: ModelDocument, registry: Registry, o
         except (BuildError, UsageError):
             return None
 
-    both = built({dim: _elsewhere(dim, size) for dim, size in now.items()})
+    B, T = now.get("B", 1), now.get("T", 1)
+    elsewhere = {"B": 4 * B + T, "T": T // 2 if T > 2 else 2 * T}
+    both = built({dim: elsewhere[dim] for dim in now})
     if both is not None and _shapes(both) == _shapes(graph):
         return
     for dim, size in now.items():
@@ -361,12 +363,6 @@ def _check_batch_free(graph: Graph, source: ModelDocument, registry: Registry, o
         again = next((g for other in sizes if (g := built({dim: other})) is not None), None)
         if again is not None:
             _compare(graph, again, dim)
-
-
-def _elsewhere(dim: str, size: int) -> int:
-    if dim == "T":
-        return size // 2 or 2
-    return size + 1 if size > 1 else 4
 
 
 def _shapes(graph: Graph) -> dict[str, tuple[Shape, Shape]]:

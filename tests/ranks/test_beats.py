@@ -226,7 +226,7 @@ def test_a_rank_that_was_stopped_knows_it_before_its_watchdog_has_looked_again(m
 
 @pytest.mark.skipif(not state(os.getpid()), reason="the state of a process is in /proc")
 def test_a_rank_that_ended_and_is_not_reaped_is_part_of_no_whole_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A launcher that is stopped reaps nobody."""
+    """A stopped launcher leaves its ended children as zombies."""
     watcher = Watcher(Sleeper(), 5.0)
     ended = subprocess.Popen(["sleep", "60"])
     watcher._beats[0] = replace(watcher._beats[0], pid=ended.pid)

@@ -1,4 +1,4 @@
-"""Launches that may start before the kernel in front of them has ended: which the driver is told, which not.
+"""Launches that may start before the preceding kernel has ended: the driver gets the attribute for these alone.
 
 docs/launch.md has the argument for their order; here are the facts that it rests on, without a GPU.
 """
