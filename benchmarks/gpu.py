@@ -22,9 +22,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-from cpu import BETAS, CLIP, DECAY, EPS, LR, ROOT, SHAPES, H, P, V, draw, draw_tokens
+from gpt2_start import BETAS, CLIP, DECAY, EPS, LR, SHAPES, H, P, V, draw, draw_tokens
 from torch_gpt2 import gpt2_logits
 
+ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the checkout, installed or not
 
 from core.files import replace_durably  # noqa: E402

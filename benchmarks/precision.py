@@ -36,8 +36,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from cpu import THREADS  # noqa: E402
 from torch_gpt2 import gpt2_logits  # noqa: E402
+from worker import THREADS  # noqa: E402
 
 from core.data.builtin import builtin_documents  # noqa: E402
 from core.engine import Engine, Settings  # noqa: E402

@@ -1,7 +1,6 @@
-"""A peer of a comparison in a process of its own: its memory is its own, and threads do not meet.
+"""A peer of a comparison in a process of its own, with its own memory and threads.
 
-The worker's side prints a line when it is ready, then answers each line of JSON on stdin with one on stdout; between
-its rounds it sleeps.
+The worker prints a line when it is ready, then one line of JSON on stdout for each on stdin; between rounds it sleeps.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "CORELM
 
 
 class Worker:
-    """`script --worker name words...`, its libraries limited to so many threads; ready when it is constructed."""
+    """`script --worker name words...`, its libraries limited to `threads` threads; ready when constructed."""
 
     def __init__(self, script, name, *words, threads=None):
         command = [str(part) for part in (sys.executable, script, "--worker", name, *words)]
@@ -46,18 +45,18 @@ class Worker:
 
 
 def orders():
-    """The worker's side: says that it is ready, then yields each order; `answer` replies to it."""
+    """The worker: report readiness, then yield each order; `answer` replies to it."""
     answer(ready=True)
     for line in sys.stdin:
         yield json.loads(line)
 
 
-def answer(**found):
-    print(json.dumps(found), flush=True)
+def answer(**values):
+    print(json.dumps(values), flush=True)
 
 
 def machine(threads, *packages):
-    """What the figures were measured on."""
+    """The machine and the versions behind the figures."""
     model = None
     with suppress(OSError):
         model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
@@ -76,3 +75,16 @@ def version(name):
 
 def usable_cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def peak_memory(pid="self"):
+    """Peak resident bytes of a process so far; of this one where there is no /proc."""
+    with suppress(OSError):
+        peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        return int(peak[1]) * 1024
+    if pid == "self":
+        with suppress(ImportError):
+            import resource
+
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return 0

@@ -56,7 +56,7 @@ class AdamWUpdateReference(Reference):
 
 
 class AdamW(Optimizer):
-    """Adam with decoupled weight decay: what GPT-2 reproductions train with."""
+    """Adam with decoupled weight decay, the optimizer of GPT-2 reproductions."""
 
     name, groups = "adamw", True
     options = {"betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1}

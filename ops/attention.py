@@ -7,7 +7,7 @@ heads / kv_heads queries shares a key and a value (arXiv:2305.13245). For one he
     dv_j = sum_i p_ij dy_i,  dp_ij = dy_i . v_j,  ds_ij = p_ij (dp_ij - sum_j p_ij dp_ij), times 1 - (s/cap)^2
     dq_i = scale * sum_j ds_ij k_j,  dk_j = scale * sum_i ds_ij q_i
 A query that may see no key gives 0. While decoding, keys and values are appended to a cache, and each row of the
-batch looks at its own start + T entries of it.
+batch attends to its own start + T entries of it.
 """
 
 import math
@@ -105,7 +105,7 @@ def visible(queries, keys, causal, window):
 
 
 def scores(q, k, t):
-    """Scores before the mask. Softcap included."""
+    """Scores before the mask, softcap included."""
     s = (q @ k.swapaxes(-1, -2)) * (t.scale or 1 / math.sqrt(t.D))
     return t.softcap * np.tanh(s / t.softcap) if t.softcap else s
 
@@ -122,7 +122,7 @@ def softmax(s, seen):
 
 
 def decode(t):
-    """Append T keys and values at `start`, and attend over what each row of the batch has so far."""
+    """Append T keys and values at `start`, and attend over all cached entries of each row of the batch."""
     for b, start in enumerate(t.start.tolist()):  # rows have different lengths, and nothing unwritten is read
         end = start + t.T
         q, k, v = split_heads(t.qkv[b : b + 1], t.heads, t.kv_heads)
@@ -139,7 +139,7 @@ class AttentionReference(Reference):
     can_add = ("qkv",)
 
     def seen(self, t):
-        """(T, T), or (B, 1, 1, T, T) with documents."""
+        """Visible pairs: (T, T), or (B, 1, 1, T, T) with documents."""
         at = np.arange(t.T)
         seen = visible(at, at, t.causal, t.window)
         if t.documents is None:

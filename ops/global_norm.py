@@ -3,7 +3,7 @@
 norm = sqrt(sum of grad^2) / loss_scale; ok = lr, loss and norm are finite, loss and norm are not above their limits,
 and no earlier step set `halted`; scale = min(1, clip / (norm + 1e-6)) / loss_scale, whose first factor is that of
 PyTorch's clip_grad_norm_, 1 without clip. If ok, `step` advances. A non-finite number sets `halted`, which stays, so
-that steps which are queued already change nothing; a number above a limit skips its own step only. These numbers are in
+that queued steps change nothing; a number above a limit skips its own step only. These numbers are in
 the control record, `t.step`.
 
 A loss scale that changes (growth_steps > 0; Micikevicius et al., arXiv:1710.03740, section 3.2) has a further case: a
@@ -78,7 +78,7 @@ def cuts_of(t, grain):
 
 class GlobalNormReference(Reference):
     op = "global_norm"
-    made_of = {"step": "grad"}  # the norm in it, and what follows from that
+    made_of = {"step": "grad"}  # the norm in it, and the numbers that follow from the norm
     slices = True
 
     def forward(self, t):

@@ -77,7 +77,7 @@ class _Blocked(Variant):
         return cdiv(t.rows, grain(t.rows, row_bytes)) * 2 * row_bytes
 
     def differentiate(self, t, launch, x, combine):
-        """Run backward over blocks; `combine(lo, hi, g)` puts a block's dx where it belongs; None if none is asked."""
+        """Run backward over blocks; `combine(lo, hi, g)` writes or adds g, the dx of rows lo..hi."""
         mean, rstd, dy = t.mean.reshape(-1), t.rstd.reshape(-1), t.dy.reshape(x.shape)
         rows, width = x.shape
         size = grain(rows, width * x.itemsize)

@@ -12,7 +12,7 @@ ROWS, LANES, WARPS = 16, 32, 4  # of online: queries or keys of a thread block, 
 SCRATCH = ROWS * LANES  # floats: a tile's weights for each of those rows
 WIDEST = 128  # columns of a head: four tiles in shared memory
 BLOCKS = 256  # of flash: thread blocks that fill a large chip
-# Heads of up to so many columns -> what forward and backward of flash are compiled with (attention_flash.cu explains):
+# Largest number of columns of a head -> constants of flash's forward and backward (attention_flash.cu explains them):
 # as many rows a warp as registers hold sums for, and tiles that leave shared memory for two stages
 FLASH = {
     64: (
@@ -28,7 +28,7 @@ FLASH = {
         {"BLOCKS": 1, "WARPS_I": 2, "WARPS_J": 2, "TILE": 16},
     ),
 }
-# In fp16, that Turing runs, too, whose thread blocks have 64 KB of shared memory
+# fp16 also runs on Turing, whose thread blocks have 64 KB of shared memory
 SHAPES = {"bf16": FLASH, "fp16": {64: FLASH[64], 112: (FLASH[128][0], FLASH[256][1]), 128: FLASH[256]}}
 
 
@@ -124,7 +124,7 @@ class AttentionFlash(AttentionOnline):
         {"qkv": (1, 33, 3 * 144), "heads": 1, "causal": False},  # warps that share rows, and parts of columns
         {"qkv": (1, 1, 3 * 128), "heads": 1},
         {"qkv": (2, 40, 6 * 8), "heads": 4, "kv_heads": 1, "window": 20, "scale": 0.3, "softcap": 0.75},
-        # scores large enough that an exponent that is a little off shows
+        # scores large enough to show a small error of an exponent
         {"qkv": (1, 70, 3 * 16), "documents": (1, 70), "heads": 1, "causal": False, "window": 30, "scale": 1.0},
     ]
 
@@ -167,13 +167,13 @@ class AttentionFlash(AttentionOnline):
 
 
 def forward_arguments(t):
-    """Those of `online` and `flash` alike."""
+    """Arguments of `online` and of `flash`."""
     sizes = (i32(t.T), i32(t.T if t.start is None else t.k.shape[1]), i32(t.heads), i32(t.kv_heads))
     return t.y, t.lse, t.qkv, t.k, t.v, t.start, t.documents, *sizes, *mask(t), *scaling(t)
 
 
 def backward_arguments(t, means):
-    """Those of the two kernels of backward; means: B heads T floats, which the first writes and the second reads."""
+    """Arguments of the two kernels of backward; means: B heads T floats, written by the first and read by the second."""
     settings = (i32(t.T), i32(t.heads), i32(t.kv_heads), *mask(t), *scaling(t), i32(t.add_dqkv))
     to_dq = (t.dqkv, means, t.qkv, t.y, t.dy, t.lse, t.documents, *settings)
     return to_dq, (t.dqkv, means, t.qkv, t.dy, t.lse, t.documents, *settings)

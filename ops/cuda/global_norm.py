@@ -12,7 +12,7 @@ TURNS = "for (int i = threadIdx.x; i < count; i += blockDim.x) sum += sums[i];"
 
 
 class _Norm(Variant):
-    """`sums` launches what writes one f64 sum for each chunk of this rank's elements."""
+    """`sums` launches a kernel that writes one f64 sum for each chunk of this rank's elements."""
 
     op = "global_norm"
     slices = True
@@ -32,7 +32,7 @@ class _Norm(Variant):
 
 
 class GlobalNormNaive(_Norm):
-    """One thread block for all of it: far too few loads under way for the memory."""
+    """One thread block for all elements: far too few loads in flight to saturate the memory."""
 
     name, priority = "naive", 0
 
@@ -44,7 +44,7 @@ class GlobalNormBlocks(_Norm):
     """One thread block a chunk, 16 bytes a thread."""
 
     name = "blocks"
-    examples = [{"grad": (2 * CHUNK + 1027,)}]  # whole chunks, and a rest that no vector fills
+    examples = [{"grad": (2 * CHUNK + 1027,)}]  # whole chunks, and a remainder shorter than a vector
     uncovered = {
         **_Norm.uncovered,
         "for (u64 j = i; j < last; j++) sum += (double)grad[j] * grad[j];":

@@ -52,7 +52,7 @@ class HeadLossMma(Variant):
         return tiles(square(tile(t)), t.features, t.K)
 
     def chunks(self, t, launch):
-        """For each chunk: its rows, and its logits as they come from the head."""
+        """Each chunk's rows and its logits, as computed by the head."""
         x = t.x.reshape(-1, t.K)
         for first in range(0, t.rows, chunk(t)):
             rows = slice(first, min(first + chunk(t), t.rows))
@@ -87,7 +87,7 @@ def a_block_each(t, logits):
 
 
 def chunk(t):
-    """Rows of a chunk; the last may have fewer. The op's attribute, else what the config has, as a run records it."""
+    """Rows of a chunk; the last may have fewer. The op's attribute comes first, then the recorded config."""
     return min(t.rows, t.chunk or t.config.get("chunk", UNRECORDED))
 
 
@@ -97,12 +97,12 @@ def tiles_of(t, rows):
 
 
 def tile(t):
-    """The config without the chunk: what the products are compiled with."""
+    """The config without the chunk: compile-time constants of the products."""
     return {name: size for name, size in t.config.items() if name != "chunk"}
 
 
 def rows_of(nbytes, features):
-    """Rows of 16-bit logits in so many bytes, in whole tiles and at least one."""
+    """The number of rows of 16-bit logits in `nbytes` bytes: whole tiles, at least one."""
     return max(nbytes // (2 * features) // ROUND, 1) * ROUND
 
 

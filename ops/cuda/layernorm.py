@@ -11,7 +11,7 @@ SLICE = 128  # rows whose part of the parameter gradients one thread block sums
 
 
 class LayerNormNaive(Variant):
-    """One thread a row: neighbouring threads read a row apart, an eighth of what moves is used."""
+    """One thread a row: neighbouring threads read a row apart, and an eighth of the bytes moved is used."""
 
     op, name, priority = "layernorm", "naive", 0
     saved = {"mean": "... : acc", "rstd": "... : acc"}
@@ -19,7 +19,7 @@ class LayerNormNaive(Variant):
     can_add = ("x",)
     examples = [
         {"x": (67, 70)},  # two thread blocks of rows, two of columns
-        {"x": rows_of(509, ((100.0, 1.0), (-100.0, 1.0)))},  # one thread's sum loses what the second pass brings back
+        {"x": rows_of(509, ((100.0, 1.0), (-100.0, 1.0)))},  # one thread's sum loses digits that the second pass restores
     ]
 
     def forward(self, t, launch):
@@ -37,13 +37,13 @@ class LayerNormNaive(Variant):
 
 
 class LayerNormWarp(Variant):
-    """A warp a row, 16 bytes a lane: all of what moves is used, and sums are five shuffles."""
+    """A warp a row, 16 bytes a lane: all bytes moved are used, and a sum is five shuffles."""
 
     op, name = "layernorm", "warp"
     saved = {"mean": "... : acc", "rstd": "... : acc"}
     reads = ("x", "weight")
     can_add = ("x",)
-    examples = [{"x": (SLICE + 3, 264)}]  # two slices; rows of more than a warp loads at once
+    examples = [{"x": (SLICE + 3, 264)}]  # two slices; rows longer than one load of a warp
 
     def forward(self, t, launch):
         arguments = (t.y, t.mean, t.rstd, t.x, t.weight, t.bias, i32(t.rows), i32(t.C), f32(t.eps))

@@ -11,7 +11,7 @@ from core.kernels.mma_product import BLOCKS, WIDE, aligned, bytes_each, candidat
 KERNELS = ("matmul_mma.cu", "matmul_mma_dweight.cu")
 SLICE = 512  # rows, at least, of a slice of a weight gradient
 PLACES = (216, 264)  # thread blocks that run at once on an A100 and on an H100
-# the same of an RTX 3090, an RTX 4090, an L40S, a B200 and an RTX 5090, which a tuned choice may be for
+# the same for an RTX 3090, an RTX 4090, an L40S, a B200 and an RTX 5090, for choices by tuning
 OTHERS = (164, 256, 284, 296, 340)
 MORE = 0.01  # a slice's share of the time, for its sums, which are written and read once more
 
@@ -69,7 +69,7 @@ class MatmulAddMma(MatmulMma):
 
 
 class MlpGeluMma(Variant):
-    """Keeps what comes into GELU and what comes out of it; df, the largest gradient, is in the workspace."""
+    """Backward reads GELU's saved input and output; df, the largest gradient, is in the workspace."""
 
     op, name, priority = "mlp_gelu", "mma", 20
     source = (*KERNELS, "mlp_gelu_mma.cu")
@@ -127,7 +127,7 @@ class MlpGeluMma(Variant):
 
 
 def df_bytes(t):
-    """Of the gradient of what comes into GELU, up to where the next tensor may start."""
+    """Bytes of the gradient of GELU's input, rounded up to the alignment of the next tensor."""
     return cdiv(bytes_each(t.x) * t.rows * t.hidden, 256) * 256
 
 
@@ -184,7 +184,7 @@ def launch_dx(launch, config, dx, dy, weight, add=False):
 
 
 def launch_dr(launch, t):
-    """dr = dy, unless the one is the other."""
+    """dr = dy, unless both share memory."""
     if t.dr is not None:
         N = t.dy.shape[-1]
         grid = (t.rows, cdiv(N, 256))

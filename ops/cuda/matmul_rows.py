@@ -89,7 +89,7 @@ class MlpGeluRows(Variant):
         return Split(t.x, t.hidden, t.K), Split(t.x, t.features, t.hidden)
 
     def bytes(self, t):
-        """Of the activations between the two, up to where the partial sums may start."""
+        """Bytes of the activations between the two launches, rounded up to the alignment of the partial sums."""
         return cdiv(t.rows * t.hidden * 16 // WIDEST[t.x.dtype], 256) * 256
 
     def forward(self, t, launch):
@@ -99,7 +99,7 @@ class MlpGeluRows(Variant):
 
 
 def refused(x, rows, depth):
-    """The reason why so many rows of that depth are not for this kernel, or None."""
+    """The reason why this kernel does not take `rows` rows of this depth, or None."""
     if rows > MOST:
         return f"{rows} rows; the limit is {MOST}, tiled variants take more"
     wide = WIDEST[x.dtype]

@@ -1,4 +1,4 @@
-"""MPI, begun by hand: MPI_Init of mpi4py holds the interpreter, and no thread could name a rank that never comes."""
+"""MPI_Init without mpi4py's, which holds the interpreter: no thread could then name a rank that never arrives."""
 
 import ctypes
 import re
@@ -13,7 +13,7 @@ LIBRARY = re.compile(r"/\S*/libmpi\.\S*$", re.MULTILINE)
 
 
 def begin():
-    """MPI_Init_thread, unless it was called; ctypes lets other threads run meanwhile."""
+    """MPI_Init_thread, unless it was called; ctypes lets other threads run during the call."""
     if MPI.Is_initialized():
         return
     try:

@@ -1,8 +1,8 @@
 """A rank's parent under Open MPI, mpiexec's own process or the daemon of its host: ended, or held while ranks save.
 
-It never notices that it cannot reach another daemon; and where mpiexec is signalled, or a rank has died, it
-kills its ranks: SIGCONT, a quarter of a second later SIGTERM, after another quarter SIGKILL. There is no setting for
-either (PRRTE 3.0), so that a rank with a step to finish stops its parent between the last two.
+The daemon never notices that another daemon is unreachable. After a signal to mpiexec, or the death of a rank, it kills
+its ranks: SIGCONT, a quarter of a second later SIGTERM, after another quarter SIGKILL. No setting changes either (PRRTE
+3.0), so that a rank with a step to finish stops its parent between the last two.
 """
 
 import os
@@ -18,7 +18,7 @@ DAEMONS = ("prterun", "prted")
 MPIEXEC = DAEMONS[0]
 INIT = 1  # the pid of a process that nothing of its own namespace can stop
 SEQUENCE = 1.0  # seconds within which a SIGTERM after a SIGCONT is the daemon's
-LOOKS, BETWEEN = 10, 0.25  # looks at a daemon that runs until it is signalled, as Ctrl-C twice would do; seconds
+LOOKS, BETWEEN = 10, 0.25  # polls of a running daemon before the signals of END, two Ctrl-C among them; seconds between two
 END = """
 left=$3
 while [ $left -gt 0 ]; do
@@ -59,8 +59,8 @@ def run_detached(script, *words, **streams):
 
 
 def end_later(hosts):
-    """Signal this rank's parent in a while, if it is a daemon of Open MPI that may wait for another one, and is still
-    there by then. hosts: of all ranks. Time in which a daemon is stopped does not count."""
+    """Signal this rank's parent after a delay, if it is a daemon of Open MPI that may wait for another one, and still
+    runs then. hosts: those of all ranks. Time in which the daemon is stopped does not count."""
     daemon = parent()
     if daemon and (daemon[1] != MPIEXEC or len(set(hosts)) > 1):
         with suppress(OSError):  # no sh: the daemon stays
@@ -68,10 +68,10 @@ def end_later(hosts):
 
 
 class Hold:
-    """Stops the parent while this rank finishes its step and saves. `held`: whether it is stopped now."""
+    """Stops the parent while this rank finishes its step and saves. `held`: whether the parent is stopped."""
 
     def __init__(self, speaks):
-        """speaks: whether this rank has a word for the person at the launcher."""
+        """speaks: whether this rank prints a message for the user of the launcher."""
         self.speaks, self.held = speaks, False
         self.over = False  # whether nothing is left to finish: `release` and `hold` come from different threads
         self.lock = threading.Lock()
@@ -79,7 +79,7 @@ class Hold:
         self.guard = None
 
     def notes(self, number, wanted):
-        """A signal came to this rank. wanted: whether the run is to reach the end of its step."""
+        """React to a signal to this rank. wanted: whether the run is to reach the end of its step."""
         now = time.monotonic()
         if number == signal.SIGCONT:
             self.continued = now
@@ -105,7 +105,7 @@ class Hold:
             speak_past(pid, self.speaks)
 
     def release(self):
-        """Continue the parent, which kills this rank at once; it is not held again."""
+        """Continue the parent, which kills this rank at once; no later signal stops the parent again."""
         with self.lock:
             self.over = True
             daemon = parent() if self.held else None
@@ -116,7 +116,7 @@ class Hold:
 
 
 def speak_past(pid, aloud):
-    """What this rank prints from now on goes where mpiexec would have printed it: a stopped one passes nothing on."""
+    """Redirect this rank's output to the streams of mpiexec: a stopped mpiexec forwards none."""
     for number, stream in ((1, sys.stdout), (2, sys.stderr)):
         with suppress(OSError, ValueError, AttributeError):  # a socket, or a stream that is closed
             opened = os.open(f"/proc/{pid}/fd/{number}", os.O_WRONLY | os.O_APPEND | os.O_NOCTTY)
@@ -129,7 +129,7 @@ def speak_past(pid, aloud):
 
 
 def why_not_held():
-    """The reason why a signal to mpiexec kills this rank half a second later, in words; "" where it does not."""
+    """The reason why a signal to mpiexec kills this rank half a second later; "" where it does not."""
     daemon = parent()
     if daemon and daemon[0] == INIT:
         return f"{daemon[1]} is process {INIT}, which its ranks cannot hold while they save"

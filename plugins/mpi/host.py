@@ -1,7 +1,7 @@
 """The collective ops for tensors of a device that has its own memory: through the host, by MPI.
 
-Download, sum or gather, upload, in pieces: a graph is split at each, and nothing overlaps. It is what joins simulators,
-several ranks on one GPU, and GPUs without NCCL.
+Each op is a download, a sum or gather, and an upload, in pieces. A graph is split at each op, and nothing overlaps. These
+variants join simulators, several ranks on one GPU, and GPUs without NCCL.
 """
 
 from functools import partial
@@ -15,7 +15,7 @@ PIECE = 4 << 20  # elements that the host holds at a time
 
 class _Host(Variant):
     name, device, source = "host", "cuda", ()
-    priority = 5  # below a library that reaches the device's memory itself
+    priority = 5  # below the priority of a library that reads the device's memory directly
 
     def why_not(self, t):
         return None if t.ranks.engine == "mpi" else "the ranks of this run are not joined by MPI"

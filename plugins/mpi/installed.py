@@ -24,7 +24,7 @@ def printed(*command):
 
 
 def library():
-    """ "mpi4py 4.1.2 with Open MPI v5.0.11", or "": asked in a process of its own, since a library may abort one."""
+    """ "mpi4py 4.1.2 with Open MPI v5.0.11", or "": printed by a process of its own, since a library may abort its process."""
     return printed(sys.executable, "-c", ASK).split(", package")[0].strip("\0 \n")
 
 
@@ -37,7 +37,7 @@ def launcher():
 
 
 def family(text):
-    """Whose MPI a line is about; "" where it names none."""
+    """The MPI that a line names; "" for a line without one."""
     return next((name for part, name in FAMILIES.items() if part in text), "")
 
 

@@ -13,10 +13,10 @@ from .begun import MPI, begin
 from .daemon import Hold, end_later, why_not_held
 
 PIECE = 16 << 20  # bytes summed at a time: one call for a whole arena takes twice as long (DISTRIBUTED in LOG.md)
-BUSY, LONGEST = 1e-3, 0.02  # seconds of a wait that keeps the core; between two looks at most
-SHARE = 0.05  # of the wait so far: the time between two looks
-DELIVERY = 0.3  # seconds for messages that are sent, until a process may end without MPI_Finalize
-LAST_WORDS = 1.0  # seconds for a daemon that does not answer, as behind a cable that was cut
+BUSY, LONGEST = 1e-3, 0.02  # seconds of a wait that occupies the core; the maximum between two polls
+SHARE = 0.05  # the time between two polls, as a part of the wait so far
+DELIVERY = 0.3  # seconds for sent messages to arrive, before a process may end without MPI_Finalize
+LAST_WORDS = 1.0  # seconds for a daemon that does not answer, as after a cable was cut
 
 
 class MpiRanks(Ranks):
@@ -32,7 +32,7 @@ class MpiRanks(Ranks):
         self.hosts = self.comm.allgather(MPI.Get_processor_name())
         self.side = MPI.COMM_WORLD.Dup()
         self.threaded = MPI.Query_thread() == MPI.THREAD_MULTIPLE  # whether a thread may send while another computes
-        self.sent = []  # of messages under way: the request and its bytes
+        self.sent = []  # messages in flight: the request and its bytes
         self.sending = threading.Lock()
         self.parent = Hold(self.leads)
 
@@ -51,8 +51,8 @@ class MpiRanks(Ranks):
             return self.comm.bcast(data)
 
     def meet(self):
-        """Return when every rank has come. MPI's own waits keep a core busy, which a rank that works may need: after a
-        while this one looks now and then."""
+        """Return when every rank has arrived. MPI's own waits occupy a core that a working rank may need: after `BUSY`
+        seconds this one polls at growing intervals."""
         request, begun = self.comm.Ibarrier(), time.monotonic()
         while not request.Test():
             waited = time.monotonic() - begun
@@ -61,7 +61,7 @@ class MpiRanks(Ranks):
 
     def abort(self, code):
         end_later(self.hosts)
-        if self.parent.held:  # it would not hear of an abort
+        if self.parent.held:  # a stopped daemon does not react to an abort
             os._exit(code)
         self.exit_within(LAST_WORDS, code)
         MPI.COMM_WORLD.Abort(code)
@@ -83,7 +83,7 @@ class MpiRanks(Ranks):
             self.exit_within(DELIVERY * 10, code)
             self.wait()
             end = time.monotonic() + DELIVERY
-            while time.monotonic() < end:  # the others' part of `wait` is on its way
+            while time.monotonic() < end:  # the other ranks' messages of `wait` are in flight
                 self.side.Iprobe()
             os._exit(code)
 
@@ -118,14 +118,14 @@ class MpiRanks(Ranks):
     # --- arrays, on the host -------------------------------------------------------------------------------------
 
     def all_reduce(self, flat):
-        """flat (n,), contiguous: the sum over ranks in its place."""
+        """Replace flat (n,), contiguous, by its sum over ranks."""
         self.comes_to("all_reduce")
         for piece in pieces(flat):
             with self.waits("all_reduce"):
                 self.comm.Allreduce(MPI.IN_PLACE, piece)
 
     def reduce_scatter(self, flat, part, cuts):
-        """part (m,): the sum over ranks of this rank's slice of flat (n,), which it may be itself."""
+        """Write into part (m,) the sum over ranks of this rank's slice of flat (n,). `part` may be that slice."""
         self.comes_to("reduce_scatter")
         for owner in range(self.size):
             inside = flat[cuts[owner] : cuts[owner + 1]]
@@ -136,7 +136,7 @@ class MpiRanks(Ranks):
                     self.comm.Reduce(MPI.IN_PLACE if same else piece, result, root=owner)
 
     def all_gather(self, part, flat, cuts):
-        """flat (n,): the parts of all ranks in their slices."""
+        """Write the parts (m,) of all ranks into their slices of flat (n,)."""
         own = flat[cuts[self.rank] : cuts[self.rank + 1]]
         if not np.shares_memory(own, part):
             own[...] = part

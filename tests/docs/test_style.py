@@ -1,4 +1,5 @@
-"""Style: ruff and mypy --strict find nothing, where they are installed (`pip install -e ".[dev]"`); short functions."""
+"""Style: ruff and mypy --strict find nothing, where they are installed (`pip install -e ".[dev]"`); short
+files and functions."""
 
 from __future__ import annotations
 
@@ -46,6 +47,26 @@ def test_marks_of_a_merge_are_found(tmp_path: Path) -> None:
     file = tmp_path / "a.md"
     file.write_text("<" * 7 + " HEAD\na\n" + "=" * 7 + "\nb\n" + ">" * 7 + " c0ffee (A change)\n")
     assert [place.rpartition(":")[2] for place in conflicts(file)] == ["1", "5"]
+
+
+FILE_LINES = 400
+
+
+def long_files(folder: Path) -> list[str]:
+    """name (lines) of each Python file that is longer than FILE_LINES."""
+    lengths = {path: path.read_text("utf-8").count("\n") for path in sorted(folder.rglob("*.py"))}
+    return [f"{path} ({lines})" for path, lines in lengths.items() if lines > FILE_LINES]
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "core", "ops", "plugins", "tests"])
+def test_a_file_has_at_most_400_lines(folder: str) -> None:
+    assert not long_files(ROOT / folder), "a file has one subject: move one of two to a file of its own"
+
+
+def test_long_files_are_found(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("x = 1\n" * 400)
+    (tmp_path / "b.py").write_text("x = 1\n" * 401)
+    assert [name.rpartition("/")[2] for name in long_files(tmp_path)] == ["b.py (401)"]
 
 
 LINES = 50  # of a function, from `def` to its last line

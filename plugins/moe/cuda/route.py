@@ -9,7 +9,7 @@ class RouteNaive(Variant):
     op, name, priority = "route", "naive", 0
     reads = ("share", "expert")
     can_add = ("logits",)
-    examples = [{"logits": (67, 130), "k": 2}]  # two thread blocks; so many experts that a swapped number shows
+    examples = [{"logits": (67, 130), "k": 2}]  # two thread blocks; enough experts to show a swapped number
 
     def forward(self, t, launch):
         launch("naive_forward", t.share, t.expert, t.logits, *self.sizes(t), **self.by_row(t))
