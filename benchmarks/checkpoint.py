@@ -1,14 +1,14 @@
-"""Saving GPT-2 124M with its optimizer: our checkpoint against a plain write and fsync of the same bytes.
+"""Times of a checkpoint of GPT-2 124M with its optimizer, compared with a plain write and fsync of the same bytes.
 
     python benchmarks/checkpoint.py                            five rounds, in a temporary folder
     python benchmarks/checkpoint.py --folder /mnt/disk --rounds 9 --json result.json
 
 `ours` is `core.checkpoint.save`: staged, hashed (sha256 of every byte), synced, with a manifest, renamed, and
-LATEST replaced. `plain` writes the same tensors' bytes into two files, one after the other, and syncs each: it leaves
-nothing that could be verified. Each peer is a process of its own with the same arrays. Rounds alternate, so does who
-is first in one (a disk may give more after a rest). Each save begins with what was there removed and the disk idle, and
-after a plain write that is not counted: memory of files that a virtual machine's host took back is then there for
-both, which is worth two seconds to who comes first. The first round is not counted.
+LATEST replaced. `plain` writes the same tensors' bytes into two files, one after the other, and syncs each; its files
+cannot be verified. Each peer is a process of its own with the same arrays. Rounds alternate, and so does the first peer
+of a round, since a disk may be faster after a pause. Each save starts with an empty folder and an idle disk, after an
+uncounted plain write: it brings back page cache that the host of a virtual machine has reclaimed, which costs the first
+writer two seconds. The first round is not counted.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ CONFIG = {"B": 4, "T": 64}
 MIB = 2**20
 
 
-def resident(what):
-    """VmRSS (now) or VmHWM (at its highest) of this process, in bytes."""
-    found = re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return int(found[1]) * 1024
+def resident(field):
+    """VmRSS (current) or VmHWM (peak) of this process, in bytes."""
+    line = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(line[1]) * 1024
 
 
 def make_engine():
-    """The engine that a run has, with every byte of weights and optimizer state drawn, so that it is in memory."""
+    """A run's engine, with all weights and optimizer state drawn, so that every page is in memory."""
     import numpy as np
 
     from core.engine import Engine, Settings
@@ -82,10 +82,10 @@ PEERS = {"ours": save_ours, "plain": save_plain}
 
 
 def serve(name, folder):
-    """The worker's side: one save for each order."""
+    """The worker: one save for each order."""
     sys.path.insert(0, str(ROOT))
     engine = make_engine()
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     before = resident("VmRSS")
     for _ in orders():
         cpu, start = os.times(), time.perf_counter()
@@ -140,7 +140,7 @@ def report(found):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="where to save: on the disk that is meant, with 3 GB free")
+    parser.add_argument("--folder", type=Path, help="folder on the measured disk, with 3 GB free")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--worker", choices=PEERS, help=argparse.SUPPRESS)
     asked = parser.parse_args()

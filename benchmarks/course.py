@@ -1,6 +1,7 @@
-"""Processor seconds of the verdicts of `core learn check`, for every answer that the course's puzzles promise something
-of: the solution, the hole, each wrong answer. Each verdict is made in a forked process that has imported the grader, as
-`core learn check` makes it; the compiled kernels are in the cache after a first round, which is not counted.
+"""CPU seconds of the verdicts of `core learn check`, for the solution, the hole and each wrong answer of every puzzle.
+
+As in `core learn check`, a forked process that has imported the grader makes each verdict. A first round, which is not
+counted, fills the cache of compiled kernels.
 
     python benchmarks/course.py [PUZZLE]...
 """
@@ -14,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import core.judge.kernel_task  # noqa: F401  what the server of processes imports
+import core.judge.kernel_task  # noqa: F401  imports of the process that forks
 import core.testing.python_tasks  # noqa: F401
 from core.learning import load_course
 from core.testing import load_registry
@@ -26,7 +27,7 @@ AIM = 0.5  # seconds
 
 
 def seconds(puzzle: Path, answer: Path) -> float:
-    """Processor seconds of one verdict, in a process of its own."""
+    """CPU seconds of one verdict, in a process of its own."""
     child = os.fork()
     if not child:
         quiet = os.open(os.devnull, os.O_WRONLY)

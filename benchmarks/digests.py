@@ -1,14 +1,13 @@
-"""What it costs to compare each MiB of a shard with its sha256 when it is first read: with digests against without.
+"""The cost of comparing each MiB of a shard with its sha256 at the first read: with and without digests.
 
     python benchmarks/digests.py                          three rounds on a shard of 128 MiB
     python benchmarks/digests.py --mib 512 --rounds 5 --json result.json
 
-`reading` draws every sequence of the shard once, in the order of training, from a file that is in memory: nothing but
-the reads, the copies and the digests is timed, so that this is the most that they can cost. `training` does the same
-number of steps of GPT-2 with --layers layers of --width channels on the cpu, batches included, from a shard that no
-step has read before: nearly each sequence is in another MiB. `without` is the same code with the comparison left out.
-Rounds alternate, and each opens the shard anew. Times are CPU seconds of all threads: what else runs on the machine
-changes them little.
+`reading` draws every sequence of the shard once, in the order of training, from a file in the page cache: only reads,
+copies and digests are timed, an upper bound of the cost. `training` runs the same number of steps of GPT-2 with
+--layers layers of --width channels on the cpu, batches included, from an unread shard: nearly every sequence is in
+another MiB. `without` is the same code without the comparison. Rounds alternate, and each opens the shard again. Times
+are CPU seconds of all threads: other programs on the machine change them little.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ MIB = 1 << 20
 
 @contextlib.contextmanager
 def peer(name: str) -> Iterator[None]:
-    """The comparison as it is, or left out."""
+    """The code with or without the comparison."""
     left_out = mock.patch.object(Blocks, "check", lambda self, read, start, stop: None)
     with left_out if name == "without" else contextlib.nullcontext():
         yield

@@ -1,16 +1,16 @@
-"""Everything that waits for a GPU, in one command: the first thing to run on a machine that has one.
+"""All checks that need a GPU, in one command: the first command to run on a machine with one.
 
     python benchmarks/first_light.py                     all items; those that passed are not run again
-    python benchmarks/first_light.py --only opcodes      one of them, again; --list names them
+    python benchmarks/first_light.py --only opcodes      one item, again; --list names them
     python benchmarks/first_light.py --skip check        all but one, such as the op check, which takes an hour
-    python benchmarks/first_light.py --out result.json   where results go, written after each item
-    python benchmarks/first_light.py --row               and then this GPU's row in docs/gpus.md, whatever passed
+    python benchmarks/first_light.py --out result.json   the file of results, written after each item
+    python benchmarks/first_light.py --row               then this GPU's row in docs/gpus.md, whatever passed
 
-An item that fails does not stop the next ones, and each runs in a process of its own, since an error on a GPU takes its
-process with it. Exit code: 0, 1 when an item failed, 4 where there is no GPU that can be used: one line says why.
+An item that fails does not stop the next ones. Each runs in a process of its own, since an error on a GPU ends its
+process. Exit code: 0; 1 when an item failed; 4 without a usable GPU, with the reason in one line.
 
-What the items compare with is the simulator, the ops' references, and PyTorch's values in tests/golden: nothing is
-downloaded. It needs the checkout, and what `pip install -e ".[test]"` installs.
+The items compare with the simulator, the ops' references, and PyTorch's values in tests/golden. Nothing is downloaded.
+Requirements are the checkout and `pip install -e ".[test]"`.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ from core.train.wiring import build_engine  # noqa: E402
 OPCODES = [f"tests/sim/test_sim_{name}.py" for name in ("integers", "floats", "control", "modifiers", "tensor")]
 LIMIT = 3600  # seconds of an item
 PAGE = ROOT / "docs/gpus.md"
-EMPTY = "No rows yet: corelm has not run on a GPU."  # in place of a row, on the page
+EMPTY = "No rows yet: corelm has not run on a GPU."  # the page's line without rows
 COLUMNS = ("card", "chip", "driver", "commit", "date", "passed")
 MARK = "first light: "  # before an item's result, on its last line
-SHOWN = 20  # differences that are kept
+SHOWN = 20  # differences in the result
 
 # --- items: each returns its result, or raises -----------------------------------------------------------------------
 
@@ -75,7 +75,7 @@ def driver() -> dict[str, Any]:
 
 
 def driver_number(device: CudaDevice) -> str:
-    """The driver's version: its own number where the system tells it, and the CUDA that it is for."""
+    """The driver's version, if the system has it in a file, and the driver's CUDA version."""
     version = int(device.driver.call("cuDriverGetVersion"))
     version_file = Path("/proc/driver/nvidia/version")
     number = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", version_file.read_text("utf-8")) if version_file.exists() else None
@@ -124,8 +124,8 @@ extern "C" __global__ void tile(float* y, const __grid_constant__ Map map, int c
 
 
 def maps() -> dict[str, Any]:
-    """Tensor maps, on sm_90 and later: what the driver takes, and that a tile arrives where it should, beyond the edge
-    as zeros."""
+    """Tensor maps, on sm_90 and later: swizzles that the driver accepts, and a tile that crosses the tensor's edge,
+    with zeros beyond it."""
     chip = Chip()
     device = chip.device
     if not device.chip.hopper:
@@ -140,13 +140,13 @@ def maps() -> dict[str, Any]:
     chip.launch(kernel, args, (1, 1, 1), (128, 1, 1))
     wanted = np.zeros((8, 32), np.float32)
     wanted[:4] = held[row:, column : column + 32]
-    agree(np.array_equal(device.download(y), wanted), "the tile that a bulk copy brought is not the tensor's")
+    agree(np.array_equal(device.download(y), wanted), "the tile of a bulk copy differs from the tensor's")
     return {"encoded": taken, "copied": True}
 
 
 def opcodes() -> dict[str, Any]:
-    """The simulator's tests of opcodes: each kernel runs on the chip as well, on the same bytes, and must give the
-    same ones."""
+    """The simulator's tests of opcodes: each kernel also runs on the chip, on the same bytes, and must give equal
+    results."""
     import pytest
 
     chip, both = Chip(), Compared()
@@ -155,7 +155,7 @@ def opcodes() -> dict[str, Any]:
     def run(source: Any, kernel: str, grid: Any, block: Any, args: Any, *more: Any, **named: Any) -> Any:
         copies = copied(args)
         report = simulate(source, kernel, grid, block, args, *more, **named)
-        if named.get("strict") is False:  # what strict mode refuses depends on an order, and a chip has its own
+        if named.get("strict") is False:  # refused by strict mode: its result depends on the order of threads
             return report
         how = {**dict(zip(("smem", "cluster"), more, strict=False)), **named}
         how = {"grid": grid, "block": block, **{k: v for k, v in how.items() if k in ("smem", "cluster", "defines")}}
@@ -213,8 +213,8 @@ def adamw(device: str = "cuda", precisions: tuple[str, ...] = ()) -> dict[str, A
 
 
 def train() -> dict[str, Any]:
-    """Fifty steps of the real configuration, with its losses and times: in the precision that "auto" takes on the chip,
-    and with the largest micro-batch that fits."""
+    """Fifty steps of configs/gpt2_124m.toml, with losses and times, in the chip's "auto" precision and with the largest
+    micro-batch that fits."""
     chosen = sizes(CudaDevice())
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
@@ -229,7 +229,7 @@ def train() -> dict[str, Any]:
 
 
 def sizes(device: CudaDevice) -> list[str]:
-    """`--set` of precision and B for `train` on this GPU: what the config says if it fits, else half and half again."""
+    """`--set` of precision and B for `train` on this GPU: the config's B, halved until it fits."""
     precision = precision_on(device, AUTO)
     free, _ = device.memory()
     registry, unbacked = load_registry(), device.unbacked()
@@ -249,7 +249,7 @@ ITEMS: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
-    """`core WORDS`, as a user would say it."""
+    """`core WORDS` in a process of its own."""
     return subprocess.run([sys.executable, "-m", "core.cli", *words], cwd=ROOT, capture_output=True, text=True)
 
 
@@ -257,7 +257,7 @@ def command(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def run_item(name: str) -> int:
-    """Run one item here; its result is the last line that is printed. Returns the exit code."""
+    """Run one item in this process; the last printed line is its result. Returns the exit code."""
     try:
         result, code = {"passed": True, **ITEMS[name]()}, 0
     except CoreError as error:
@@ -283,12 +283,12 @@ def run_child(name: str) -> tuple[int, dict[str, Any]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/first_light.json", help="where results go")
-    parser.add_argument("--only", choices=ITEMS, help="run this item, also if it has passed")
-    parser.add_argument("--skip", choices=ITEMS, action="append", default=[], help="leave this item out")
-    parser.add_argument("--list", action="store_true", help="say what there is to run")
-    parser.add_argument("--row", action="store_true", help="write this GPU's row into docs/gpus.md, and print it")
-    parser.add_argument("--page", type=Path, default=PAGE, help="that page")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/first_light.json", help="the file of results")
+    parser.add_argument("--only", choices=ITEMS, help="run this item, even if it has passed")
+    parser.add_argument("--skip", choices=ITEMS, action="append", default=[], help="skip this item")
+    parser.add_argument("--list", action="store_true", help="list the items")
+    parser.add_argument("--row", action="store_true", help="write this GPU's row into --page, and print it")
+    parser.add_argument("--page", type=Path, default=PAGE, help="the page of --row (default: docs/gpus.md)")
     parser.add_argument("--here", choices=ITEMS, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.list:
@@ -303,7 +303,7 @@ def main() -> int:
 
 
 def run_all(out: Path, only: str | None, skip: Sequence[str] = ()) -> int:
-    """Run what has not passed at this commit, and write the results after each item."""
+    """Run the items that have not passed at this commit, and write the results after each."""
     code, found = run_child("driver")
     if code == DeviceError.exit_code:
         print(f"first light: {found['error']}; nothing was run", file=sys.stderr)
@@ -330,7 +330,7 @@ def run_all(out: Path, only: str | None, skip: Sequence[str] = ()) -> int:
 
 
 def version() -> str | None:
-    """The commit, with "+" when files differ from it; the page, into which a row was written, is none of them."""
+    """The commit, with "+" when files other than docs/gpus.md differ from it."""
     found = commit()
     if found is None or not found.endswith("+"):
         return found
@@ -350,7 +350,7 @@ def version() -> str | None:
 
 
 def row_of(results: dict[str, Any]) -> dict[str, str]:
-    """A GPU's row of docs/gpus.md: COLUMNS -> text. Only what ran at the commit of the last item counts."""
+    """A GPU's row of docs/gpus.md: COLUMNS -> text, of the results at the commit of `driver`."""
     seen = results["driver"]
     here = {name: found for name, found in results.items() if found["commit"] == seen["commit"]}
     failed = [name for name in ITEMS if name in here and not here[name]["passed"]]
@@ -367,7 +367,7 @@ def row_of(results: dict[str, Any]) -> dict[str, str]:
 
 
 def add_row(page: Path, results: dict[str, Any]) -> str:
-    """Put the row into the page's table, in the place of the same card's with the same driver and commit; the row."""
+    """Write the row into the page's table; it replaces one of the same card, driver and commit. Returns the row."""
     row = row_of(results)
     line = f"| {' | '.join(row[name] for name in COLUMNS)} |"
     lines = page.read_text("utf-8").splitlines()

@@ -1,11 +1,11 @@
-"""Other people's CUDA in the simulator: how many of their kernels link, and whether launches give NumPy's numbers.
+"""Published CUDA code in the simulator: the number of kernels that link, and launches compared with NumPy.
 
     python benchmarks/foreign.py link PATH...      # checkouts: llm.c, cuda-samples, SGEMM_CUDA, fast.cu, cuda_hgemm,
     python benchmarks/foreign.py launch PATH...    # CUDA-GEMM-Optimization, lectures, flash-attention-minimal
 
-`link` compiles every .cu file of the checkouts (NVRTC, or nvcc where a file has host code) and counts the kernels for
-each of whose instructions the simulator has a row. `launch` makes the launches of foreign.toml and compares each with
-its truth. Nothing of those repositories is here: the table names files, kernels, arguments, and a truth of our own.
+`link` compiles every .cu file of the checkouts (NVRTC, or nvcc for a file with host code) and counts the kernels whose
+instructions all have a row in the simulator. `launch` makes the launches of foreign.toml and compares each with its
+expected result. The table names files, kernels and arguments of those repositories, and contains none of their code.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ REPOSITORIES = (
     "llm.c", "cuda-samples", "SGEMM_CUDA", "fast.cu", "cuda_hgemm", "CUDA-GEMM-Optimization", "lectures",
     "flash-attention-minimal",
 )  # fmt: skip
-DEFINES: dict[str, dict[str, Any]] = {"fast.cu": {"NDEBUG": 1}}  # an assert of its host code names no variable
+DEFINES: dict[str, dict[str, Any]] = {"fast.cu": {"NDEBUG": 1}}  # an assert in its host code has an undeclared variable
 LEFT_OUT = re.compile(r"Samples/[4-9]_|/test_|nccl")  # samples of other libraries; tests of whole programs
 HEADERS = {".h", ".cuh", ".hpp", ".hxx"}
 
-# Libraries of the host whose headers these files include. Only kernels are compiled for good, so that a declaration
-# that takes anything is enough.
+# Declarations in place of host libraries' headers. Only kernels matter, so that declarations that accept any argument
+# are enough.
 CUBLAS = (
     "enum cublasStatus_t : int {};\ntypedef int cublasOperation_t, cublasComputeType_t, cublasMath_t, cublasGemmAlgo_t,"
     " cublasDataType_t, cublasLtEpilogue_t, cublasLtOrder_t;\n"
@@ -197,7 +197,7 @@ def launches(checkouts: Checkouts, only: str, strict: bool) -> int:
 
 
 def table() -> list[dict[str, Any]]:
-    """The rows of foreign.toml, one a launch: those of a file share what it says of itself."""
+    """The rows of foreign.toml, one a launch, each with the keys of its file."""
     found = []
     for part in tomli.loads(TABLE.read_text("utf-8"))["file"]:
         shared = {key: value for key, value in part.items() if key not in ("launch", "arrays")}

@@ -1,13 +1,13 @@
-"""Tokens a second of GPT-2 124M on the cpu, one sequence, f32: ours and transformers', in alternating rounds.
+"""Tokens a second of GPT-2 124M on the cpu, one sequence, f32: corelm's and transformers', in alternating rounds.
 
-    python benchmarks/generate.py                    32 tokens of prompt, 128 new ones, then what context costs
+    python benchmarks/generate.py                    32 tokens of prompt, 128 new ones, then the cost of context
     python benchmarks/generate.py --rounds 9 --new 64 --prompt 256 --threads 2 --json result.json
 
-A model with random weights is written once by transformers' save_pretrained, and both read that folder: ours with
-`core.load`'s reader, transformers with from_pretrained. Both take the likeliest token, with a cache of keys and values,
-and must give the same text. Each has a process of its own (worker.py) and sleeps while the other one runs; rounds
-alternate, since a shared machine is never equally fast for long: compare within a run only. CPU time is of all
-threads, those that wait for each other included: on a machine that is not idle, `--threads 1` makes it a fair measure.
+transformers' save_pretrained writes a model with random weights, and both peers read that folder: corelm with the
+reader of `core.load`, transformers with from_pretrained. Both decode greedily with a KV cache and must give the same
+text. Each has a process of its own (worker.py) and sleeps while the other one runs. Rounds alternate, since the speed
+of a shared machine varies: compare times within a run only. CPU time is that of all threads, busy waits included: on a
+machine that is not idle, only `--threads 1` makes it comparable.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from worker import Worker, answer, machine, orders, usable_cores
 
 ROOT = Path(__file__).resolve().parent.parent
 VOCABULARY, POSITIONS = 50257, 1024
-CONTEXTS = (64, 900)  # where the cost of a token is looked at
-STEPS = 16  # tokens that are timed there
+CONTEXTS = (64, 900)  # tokens of context at which a token's cost is measured
+STEPS = 16  # timed tokens at each context
 
 
 def write_model(folder):
-    """GPT-2 124M with transformers' own random weights, as save_pretrained writes it."""
+    """Save GPT-2 124M with transformers' random initial weights."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -65,14 +65,14 @@ class Ours:
         return generate(self.session, prompt.tolist(), new, Sampling(temperature=0))[0]
 
     def seconds_at(self, context):
-        """Seconds of each of STEPS tokens behind `context` of them."""
+        """Seconds of each of STEPS tokens after `context` tokens."""
         self.session.rewind(0)
         self.session.feed(prompt_of(context))
         return timed(lambda: self.session.feed(np.ones((1, 1))))
 
 
 class Transformers:
-    """GPT2LMHeadModel and its own `generate`; tokens behind a context by its forward."""
+    """GPT2LMHeadModel and its `generate`; tokens after a context by its forward."""
 
     def __init__(self, folder, threads):
         import torch
@@ -114,7 +114,7 @@ PEERS = {"ours": Ours, "transformers": Transformers}
 
 
 def work(name, folder, threads):
-    """The worker's side."""
+    """The worker: rounds of generation, or tokens at a context, for each order."""
     peer = PEERS[name](folder, threads)
     for order in orders():
         if "context" in order:
@@ -149,7 +149,7 @@ def measure(workers, args):
 
 
 def summary(found):
-    """One row a peer: tokens/s, and milliseconds of a token behind each context: the median and the best."""
+    """One row a peer: tokens/s, and milliseconds of a token after each context: the median and the minimum."""
     rows = []
     for name, one in found.items():
         row = {"peer": name, "median": statistics.median(one["tokens_per_s"]), "best": max(one["tokens_per_s"])}

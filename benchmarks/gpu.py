@@ -1,12 +1,12 @@
-"""GPT-2 124M training steps on one GPU: ours and PyTorch's, eager and compiled, in alternating rounds of one run.
+"""GPT-2 124M training steps on one GPU: corelm's and PyTorch's, eager and compiled, in alternating rounds of one run.
 
     python benchmarks/gpu.py                                  B = 4, 16, 32, 64 at T = 1024, in bf16 (T4: fp16)
     python benchmarks/gpu.py --llmc /tmp/llm.c/train_gpt2cu   llm.c's CUDA program too
     python benchmarks/gpu.py --batches 16 --peers ours,eager --rounds 3 --json result.json
 
-Every round of every peer is a process of its own, with the GPU to itself: the same weights, the same tokens, one
-micro-step a step, clipping and AdamW. A peer that is not installed, or that runs out of memory, is a line in the table
-and not the end; what --minutes leaves no time for is said to be left out. Compare within a run only.
+Every round of every peer is a process of its own, alone on the GPU, with the same weights and tokens, one micro-step a
+step, clipping and AdamW. For a peer that is not installed or runs out of memory, and for rounds beyond --minutes, the
+table has a line with the reason. Compare times within a run only.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ sys.path.insert(0, str(ROOT))  # the checkout, installed or not
 from core.files import replace_durably  # noqa: E402
 
 WARM = 3  # steps that do not count: compilation, graphs, first touch of memory
-SECONDS = {"ours": 60, "eager": 45, "compile": 110, "llmc": 60}  # of a round, before one has been seen
-MISSING, MEMORY = 3, 4  # exit codes of a worker: its library is not there; out of memory
+SECONDS = {"ours": 60, "eager": 45, "compile": 110, "llmc": 60}  # of a round, until one has been measured
+MISSING, MEMORY = 3, 4  # exit codes of a worker: its library is not installed; out of memory
 
 
 # --- the peers, each in a process of its own -------------------------------------------------------------------------
 
 
 class Ours:
-    """core.engine on the shipped gpt2_124m, with the variants that it chooses by itself."""
+    """core.engine on the shipped gpt2_124m, with its default variants."""
 
     def __init__(self, args):
         from core.engine import Engine, Settings
@@ -67,7 +67,7 @@ class Ours:
 
 
 class Eager:
-    """The same model as one writes it in PyTorch: autocast to bf16 (without bf16 in its tensor cores to fp16, with a
+    """The same model in idiomatic PyTorch: autocast to bf16 (without bf16 in its tensor cores to fp16, with a
     GradScaler), fused AdamW, its own fused attention, padded head."""
 
     compiled = False
@@ -104,7 +104,7 @@ class Eager:
         self.torch.nn.utils.clip_grad_norm_(list(self.p.values()), CLIP)
         self.scaler.step(self.adamw)
         self.scaler.update()
-        return loss.item()  # waits, as ours does to see whether the step was finite
+        return loss.item()  # waits, as corelm does to learn whether the step was finite
 
     def memory(self):
         if self.device == "cpu":
@@ -210,7 +210,7 @@ def measure(args):
 
 
 def save(results, args):
-    """Write what there is to --json, after each round: a machine that is taken away loses one."""
+    """Write the results so far to --json, after each round: a machine that disappears loses one round."""
     if args.json:
         replace_durably(
             Path(args.json), json.dumps({"rows": rows_of(results, args), "rounds": results}, indent=1).encode()

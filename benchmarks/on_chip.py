@@ -1,4 +1,4 @@
-"""A kernel on the GPU, called as `core.sim.run` calls it, and the comparison of what both computed."""
+"""A kernel on the GPU, called as `core.sim.run` calls it, and the comparison of both results."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from core.kernels.nvrtc import Kernel
 from core.sim.packing import ELEMENTS
 
 
-def agree(holds: Any, what: str) -> None:
+def agree(holds: Any, difference: str) -> None:
     if not holds:
-        raise CoreError(what)
+        raise CoreError(difference)
 
 
 class Chip:
-    """The GPU behind the interface of `core.sim.run`: NumPy arrays are buffers and are written in place."""
+    """The GPU with the interface of `core.sim.run`: NumPy arrays are buffers and are written in place."""
 
     def __init__(self) -> None:
         self.device = CudaDevice()
@@ -93,8 +93,8 @@ class Compared:
     """Results of the opcode tests' kernels on the chip; a pytest plugin, so that each result has its test.
 
     same: kernels with the same bits. approximate: test -> the largest difference, in units of the last place, of a
-    kernel with an `.approx` instruction: the manual gives bounds for those and no bits. different: those that should
-    have been the same. absent: what this chip does not have; nothing may be absent on the simulator's own, sm_90a.
+    kernel with an `.approx` instruction: the manual gives bounds for those and no bits. different: unexpected
+    differences. absent: instructions that this chip does not have; none may be absent on the simulator's arch, sm_90a.
     """
 
     def __init__(self) -> None:

@@ -1,22 +1,22 @@
-"""What 16 bits cost: does training in bf16 or fp16 follow training in f32, and is it as exact as PyTorch's?
+"""The cost of 16 bits: does training in bf16 or fp16 follow training in f32, and is it as exact as PyTorch's?
 
-    python benchmarks/precision.py                    on the GPU, or in the simulator where there is none
+    python benchmarks/precision.py                    on the GPU, or in the simulator without one
     python benchmarks/precision.py --device sim --steps 300 --seeds 8 --follow 3 --jobs 3 --json result.json
     python benchmarks/precision.py --precision fp16
 
-A GPT-2 of 112,000 parameters learns the characters of the text that Python carries. Two questions, a table for each:
+A GPT-2 of 112,000 parameters learns the characters of the text that ships with Python. Two questions, a table for each:
 
 1. Curves. Each seed draws other weights and sees the same batches, in f32. The distance between losses of different
    seeds is the effect of chance on a run; the 16-bit run, from the first seeds' weights, may be no farther from f32
    than that, in every window of 25 steps.
 2. Distances. On the same weights (those of the start, and those of the first f32 run's end) and the same batch: how
-   far are logits and each parameter's gradient from f64, ours in 16 bits and PyTorch's? Both get weights that the
-   type holds exactly, so only arithmetic counts. PyTorch's model is .bfloat16() or .half() as a whole, not autocast;
-   its logits are made f32 before the loss, which is to its advantage. In fp16 its loss is multiplied by SCALE, ours by
-   the loss scale that a run begins with.
+   far are logits and each parameter's gradient from f64, corelm's in 16 bits and PyTorch's? Both get weights that are
+   exact in 16 bits, so that only arithmetic counts. PyTorch's model is .bfloat16() or .half() as a whole, not autocast;
+   its logits become f32 before the loss, to its advantage. In fp16 its loss is multiplied by SCALE, corelm's by the
+   initial loss scale of a run.
 
-Where device is sim, f32 runs on the cpu: the op check holds both to the same reference. It ends with 1 if the 16-bit
-runs stray from f32, or are farther from f64 than PyTorch's by more than --slack.
+With --device sim, f32 runs on the cpu: the op check compares both devices with the same reference. The exit code is 1
+if the 16-bit runs stray from f32, or are farther from f64 than PyTorch's by more than --slack.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def run(device, precision, seed, steps):
 
 
 def windows(losses):
-    """Means of WINDOW steps: (..., steps) -> (..., windows); steps behind the last whole window do not count."""
+    """Means of WINDOW steps: (..., steps) -> (..., windows); steps after the last whole window do not count."""
     losses = np.asarray(losses)
     whole = losses.shape[-1] // WINDOW * WINDOW
     return losses[..., :whole].reshape(*losses.shape[:-1], -1, WINDOW).mean(-1)

@@ -1,4 +1,4 @@
-"""GPT-2 124M's micro-step as `core bench --sass` models it, on GPUs that need not be here; slots that tests hold.
+"""GPT-2 124M's micro-step by the model of `core bench --sass`, without the GPUs; recorded issue slots, for tests.
 
     python benchmarks/sass.py              the table of benchmarks/README.md
     python benchmarks/sass.py --record     ops/cuda/slots.json: issue slots of the tensor-core kernels' code; and the
@@ -88,8 +88,8 @@ def slots(name: str) -> dict[str, dict[str, int]]:
 
 
 def grown(now: dict[str, dict[str, int]], recorded: dict[str, dict[str, int]]) -> list[str]:
-    """Each way in which slots exceed the recorded ones, in words: a spill, a longer trip, more than 2% beside it; and
-    kernels that only one of the two has."""
+    """Sentences about slots that exceed the recorded ones: a spill, a longer loop iteration, more than 2% outside of
+    the loop; and about kernels that only one of the two has."""
     record = "`python benchmarks/sass.py --record` writes the kernels that there are"
     lines = [f"{key}: not in both; {record}" for key in sorted(set(now) ^ set(recorded))]
     for key in sorted(set(now) & set(recorded)):
@@ -176,7 +176,7 @@ def replace_table(text: str, header: str, rows: list[str]) -> str:
 
 
 def write_page(held: dict[str, dict[str, dict[str, dict[str, int]]]]) -> None:
-    """Write the tables of docs/kernels.md anew: that of the newest compiler's ladder only with that compiler."""
+    """Rewrite the tables of docs/kernels.md; the ladder of the newest compiler only with that compiler."""
     text = replace_table(PAGE.read_text("utf-8"), "| NVRTC", list(by_compiler(held)))
     if compiler() == max(held):
         first = text.index(LADDER_HEADER)

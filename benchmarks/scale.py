@@ -11,7 +11,7 @@ from dataclasses import dataclass
 RANKS = (8, 16, 64, 256, 1024)
 NODE = 8  # GPUs of a node
 WITHIN, BETWEEN = 350e9, 45e9  # bytes a second of a GPU inside its node and out of it: assumed
-HIDING = 0.8 * 2 / 3  # the share of a step in which gradients travel unseen: 80% of backward, which is two thirds
+HIDING = 0.8 * 2 / 3  # the share of a step that hides transfers of gradients: 80% of backward, which is two thirds
 FIXED, SHARED = 6, 12  # bytes a parameter in bf16: weights 2 and gradients 4 on each rank; master, m, v over all
 
 
@@ -40,7 +40,8 @@ def memory(parameters: float, ranks: int) -> float:
 
 
 def seconds(case: Case, ranks: int) -> tuple[float, float, float]:
-    """(computing, gradients on the wire in f32, of which not hidden) in one step."""
+    """Seconds of one step: (compute, transfer of f32 gradients, the part of the transfer that compute does not
+    hide)."""
     node, nodes = min(ranks, NODE), max(1, ranks // NODE)
     nbytes = 4 * case.parameters
     computing = case.tokens / ranks / case.rate
@@ -49,7 +50,7 @@ def seconds(case: Case, ranks: int) -> tuple[float, float, float]:
 
 
 def memory_table() -> list[str]:
-    """GiB a rank."""
+    """Memory of a rank, in GiB."""
     counts = (1, *RANKS)
     head = "| model | " + " | ".join(f"N = {n}" if n == 1 else str(n) for n in counts) + " |"
     rows = [f"| {name} | " + " | ".join(f"{memory(p, n) / 2**30:,.1f}" for n in counts) + " |" for name, p in MODELS]
@@ -57,7 +58,7 @@ def memory_table() -> list[str]:
 
 
 def efficiency_table() -> list[str]:
-    """Efficiency against one GPU, with and without overlap."""
+    """Efficiency relative to one GPU, with and without overlap."""
     head = "| | " + " | ".join(f"N = {n}" if n == RANKS[0] else str(n) for n in RANKS) + " |"
     rows = []
     for case in CASES:

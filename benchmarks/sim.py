@@ -4,10 +4,10 @@
     python benchmarks/sim.py --step            # a whole step of B=4, T=64: native and cpu, f32 and bf16
     python benchmarks/sim.py --compile         # the machine and GPT-2's kernels from an empty cache, then from it
 
-A kernel is timed as the step launches it, with the step's own sizes and contents. Each round runs every peer, one after
-the other, a short launch again and again for --spend seconds, from the same contents (what it changed is written
-back); wall and cpu seconds are the least of all, since what others do on the machine only adds. With --spend 0 each
-peer runs once in a round, mostly from caches that the other one has emptied.
+A kernel is timed with the step's launch arguments and tensors. Each round runs every peer, one after the other, and
+repeats short launches for --spend seconds, from the same contents (changed tensors are restored). Wall and cpu seconds
+are the minimum of all repeats, since other programs on the machine only add time. With --spend 0 each peer runs once in
+a round, mostly with cold caches.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def steps(rounds: int) -> Iterator[dict[str, Any]]:
 
 
 def compiling() -> Iterator[dict[str, Any]]:
-    """Seconds in which GPT-2's kernels get ready, from an empty cache and from what that left: NVRTC, the machine,
+    """Seconds until GPT-2's kernels are ready, with an empty cache and then with a full one: NVRTC, the machine,
     translation. Imports and the model's memory are not counted."""
     code = "import benchmarks.sim as s; s.ready()"
     with tempfile.TemporaryDirectory() as folder:

@@ -1,13 +1,13 @@
-"""Train for minutes or hours while everything goes wrong at random, and compare every bit with an undisturbed run.
+"""Train for minutes or hours under faults at random instants, and compare every bit with an undisturbed run.
 
     python benchmarks/soak.py --minutes 20
     python benchmarks/soak.py --minutes 1 --seed 7
 
 A round is one run: first undisturbed, then in a folder of its own with events at random instants, each followed by
 `core train --resume`: kills, signals one by one and in storms, stops (SIGSTOP and SIGCONT) before a kill or a signal, a
-signal while it is stopped, a disk that fills, one that has room again, and a second start beside the first. At its end,
-the sha256 of each tensor file, every metric but times, and every sample must be those of the undisturbed run, but for a
-validation or a sample that a signal cut short. The seed of a round is printed before it begins. POSIX only.
+signal to a stopped process, a full disk, a disk with space again, and a concurrent second start. At the end of a round,
+the sha256 of each tensor file, every metric but times, and every sample must be those of the undisturbed run, except
+for a validation or a sample that a signal cut short. The seed of a round is printed before it begins. POSIX only.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class Round:
         return process.wait(600)
 
     def limit(self, process: subprocess.Popen[bytes], size: int) -> None:
-        """A file of the process may grow to `size` bytes, which is what it sees of a full disk."""
+        """Limit files of the process to `size` bytes: the equivalent of a full disk."""
         with contextlib.suppress(ProcessLookupError):
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
@@ -188,8 +188,8 @@ class Round:
 
 
 def agree(whole: dict[str, Any], broken: dict[str, Any]) -> bool:
-    """Whether two lines of a step are the same, but for what a signal rightly cuts short: a validation that it stopped
-    leaves no loss, a sample that it stopped has the first tokens."""
+    """Whether two lines of a step are equal, except for a validation that a signal stopped, which has no loss, and a
+    sample that a signal stopped, which has its first tokens."""
     cut = ("val_loss", "val_tokens", "text", "tokens", "prompt")
     same = all(whole.get(key) == broken.get(key) for key in {**whole, **broken} if key not in cut)
     val = all(broken.get(key) in (None, whole.get(key)) for key in ("val_loss", "val_tokens"))

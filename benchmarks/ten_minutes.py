@@ -1,15 +1,16 @@
-"""Everything to measure on a GPU that is lent for ten minutes, in one command; nothing to decide while it runs.
+"""All measurements on a GPU that is rented for ten minutes, in one command without further decisions.
 
     python benchmarks/ten_minutes.py --out FOLDER           all parts, each within its time
     python benchmarks/ten_minutes.py --out FOLDER --table   the table alone, of an earlier run
     python benchmarks/ten_minutes.py --list                 the parts, their seconds and commands
 
-FOLDER has a JSON file and a log of each part, and summary.json, which is written after each part: a machine that is
-taken away loses the part that runs, and of the longer parts only what they have not yet written. A part that fails or
-takes too long does not stop the next one, and time that a part leaves goes to the next ones. The last lines are the
-table: what the model of the compiler's code (core bench --sass) says beside what was measured, kernel by kernel.
+FOLDER has a JSON file and a log of each part, and summary.json, which is written after each part: a machine that
+disappears loses the current part, and of the longer parts only the unwritten results. A part that fails or exceeds its
+time does not stop the next one, and unused time goes to the next ones. The last lines are the table: for each kernel,
+the time by the model of the compiler's code (core bench --sass) and the measured one.
 
-It needs the checkout and `pip install -e ".[sass]"`; benchmarks/gpu.py compares with PyTorch where that is installed.
+Requirements are the checkout and `pip install -e ".[sass]"`; benchmarks/gpu.py compares with PyTorch where that is
+installed.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ CORE = ("-m", "core")
 SIZE = ("--set", "dims.B={batch}", "--set", "train.tokens_per_step={tokens}")
 ROUNDS = 5
 WARM, STEPS = 3, 20  # of dependent_launch
-GRACE = 15  # seconds that a part has after SIGINT
+GRACE = 15  # seconds between SIGINT and SIGKILL
 SEQUENCE = 1024
 SUMMARY = "summary.json"
 
@@ -72,7 +73,7 @@ PARTS = (
 
 
 def run_all(out: Path, words: Mapping[str, Any], seconds: float, parts: tuple[Part, ...] = PARTS) -> dict[str, Any]:
-    """part -> how it ended; written to summary.json after each."""
+    """part -> its outcome; summary.json is written after each."""
     out.mkdir(parents=True, exist_ok=True)
     began, done = time.monotonic(), {}
     share = min(seconds / sum(part.seconds for part in parts), 1)
@@ -85,7 +86,7 @@ def run_all(out: Path, words: Mapping[str, Any], seconds: float, parts: tuple[Pa
 
 
 def run_part(part: Part, out: Path, words: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    """Run a part for at most so many seconds. Its processes end with it."""
+    """Run a part for at most `seconds`; its processes end with it."""
     command = [sys.executable, *(word.format(out=out, **words) for word in part.command)]
     began = time.monotonic()
     printed = out / (f"{part.name}.json" if part.printed else f"{part.name}.txt")
@@ -101,7 +102,7 @@ def run_part(part: Part, out: Path, words: Mapping[str, Any], seconds: float) ->
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a part and what it started: first as Ctrl-C would."""
+    """End a part and its child processes: SIGINT first, then SIGKILL."""
     for number in (signal.SIGINT, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)
@@ -180,7 +181,7 @@ def engine_for(config: str, batch: int, *overrides: str) -> Any:
 
 
 def key_of(record: Any) -> str:
-    """The name of a launch's row: its kernel and macros, or the kind of a command that is no kernel of ours."""
+    """The name of a launch's row: its kernel and macros, or the kind of a command without a kernel of corelm."""
     from core.device.launch import LaunchRecord
     from core.measure.sass_model import kernel_key
 

@@ -1,14 +1,15 @@
-"""Tiles to ship for GPUs that were never measured here: what the model of `core bench --sass` would take.
+"""Shipped tiles for GPUs without measurements, by the model of `core bench --sass`.
 
     python benchmarks/tiles.py            for each GPU, op and size: best guess, the model's choice, its gain
-    python benchmarks/tiles.py --write    puts those that gain GAIN or more into ops/cuda/tuned.toml
+    python benchmarks/tiles.py --write    writes choices with a gain of GAIN or more into ops/cuda/tuned.toml
 
-It is `core tune` with a clock that is worked out: core/measure/sass_model.py, from the compiler's code. It leaves out
-L2, which prefers large tiles: here a product takes no less than its operands' tiles at the rate of L2. The sums of a
-weight gradient's slices are written and read at memory's rate in addition, which is more than L2 takes. A choice says
-"not measured"; one that was measured on the GPU is left as it is, and `core tune` on the machine itself precedes both.
+The program is `core tune` with times by a model of the compiler's code, core/measure/sass_model.py. The model has no L2
+cache, which prefers large tiles: here a product takes at least the time of its operands' tiles at L2's rate. The sums
+of a weight gradient's slices add their bytes at memory's rate, more than L2 would take. A modelled choice is marked
+"not measured". A choice that was measured on the GPU stays unchanged, and one by `core tune` on the machine precedes
+both.
 
-Needs nvdisasm: pip install "corelm[sass]".
+The program needs nvdisasm: pip install "corelm[sass]".
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ from core.train.wiring import build_engine  # noqa: E402
 CONFIG, BATCHES = "configs/gpt2_124m.toml", (2, 16, 64)  # sequences of 1,024 tokens
 GAIN = 0.01  # of the op's time
 MODELLED = ("Tesla T4", "A100-SXM4-80GB", "H100 80GB HBM3", "RTX 3090", "RTX 4090", "RTX 5090", "L40S")
-# Bytes a clock and multiprocessor: NVIDIA's A100 white paper has 5,120 for 108, and an H100 has no less. For others no
-# figure is published; this one is low, so that tiles which read more win only where that hardly matters
+# Bytes a clock and multiprocessor: NVIDIA's A100 white paper has 5,120 for 108, and an H100 has no less. No figure is
+# published for the others; a low one lets tiles with more reads win only where reads hardly matter
 L2, L2_OTHERS = {80: 47, 90: 47}, 12
 SHOWN = ("TILE_I", "TILE_J", "slices", "BLOCKS", "halved")  # of a config, on a line
 SOURCE = "not measured: benchmarks/tiles.py, by the model of `core bench --sass` for {gpu}"

@@ -8,8 +8,8 @@
                                                     small.html, the page that the docs link to
     python benchmarks/view.py --small docs/view     small.html alone: in seconds, without a browser
 
-`open` is the time from navigation until the first view is drawn, the least of the rounds: an upper bound, since the
-browser is asked from outside. `key` is from the event until the frame after it is done, over arrows to the right and
+`open` is the time from navigation until the first view is drawn, the least of the rounds: an upper bound, since another
+process queries the browser. `key` is from the event until the frame after it is done, over arrows to the right and
 down in a headless Chromium with software rendering; a frame of a screen is 16.7 ms.
 """
 
@@ -167,7 +167,7 @@ def packed(png, program):
     tab.close()
     wide, high = SIZE["width"], SIZE["height"]
     colours = np.frombuffer(pixels, np.uint8).reshape(high, wide, 4)[..., :3].reshape(high, -1)
-    rows = np.pad(colours, ((0, 0), (1, 0))).tobytes()  # each behind the number of its filter, 0
+    rows = np.pad(colours, ((0, 0), (1, 0))).tobytes()  # each row starts with the number of its filter, 0
     head = struct.pack(">IIBBBBB", wide, high, 8, 2, 0, 0, 0)
     blocks = ((b"IHDR", head), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(

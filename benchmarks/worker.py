@@ -56,7 +56,7 @@ def answer(**values):
 
 
 def machine(threads, *packages):
-    """The machine and the versions behind the figures."""
+    """The machine and the versions of a measurement."""
     model = None
     with suppress(OSError):
         model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
