@@ -254,7 +254,7 @@ def parse():
     parser.add_argument("--llmc", metavar="PATH", help="llm.c's train_gpt2cu, built")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=15, help="timed steps of a round")
-    parser.add_argument("--minutes", type=float, default=8, help="no round is begun that would end later")
+    parser.add_argument("--minutes", type=float, default=8, help="time limit: no round starts that would end later")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="cpu only to try the script, in f32")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--worker", choices=list(PEERS), help=argparse.SUPPRESS)
@@ -279,7 +279,7 @@ def main():
     show(rows)
     save(results, args)
     if not any("ms" in row for row in rows if row["peer"] == "ours"):
-        raise SystemExit("ours did not run: its message is in the table")
+        raise SystemExit("corelm did not run: the table has the reason")
 
 
 if __name__ == "__main__":

@@ -180,7 +180,7 @@ def show_curves(rows, precision):
 def show_distances(where, rows):
     print(f"\nRelative distance from f64, {where}:")
     table = [(r["tensor"], f"{r['ours']:.2e}", f"{r['torch']:.2e}", f"{r['ratio']:.2f}") for r in rows]
-    show(("tensor", "ours", "PyTorch's", "ours / PyTorch's"), table)
+    show(("tensor", "ours", "PyTorch", "ours / PyTorch"), table)
     worst = max(rows, key=lambda r: r["ratio"])
     print(f"worst ratio {worst['ratio']:.2f} ({worst['tensor']}); of the logits {rows[0]['ratio']:.2f}", flush=True)
 
@@ -193,11 +193,11 @@ def parse():
     parser.add_argument("--seeds", type=int, default=8, help="runs in f32")
     parser.add_argument("--follow", type=int, default=3, help="runs in 16 bits, from the first seeds")
     parser.add_argument("--jobs", type=int, help="runs at a time; on a GPU, 1")
-    parser.add_argument("--slack", type=float, default=1.05, help="the largest ratio that is no farther")
+    parser.add_argument("--slack", type=float, default=1.05, help="the largest accepted ratio of distances from f64")
     parser.add_argument("--json", metavar="FILE")
     args = parser.parse_args()
     if not (args.steps >= WINDOW and args.seeds >= 2 and 1 <= args.follow <= args.seeds):
-        parser.error(f"expected --steps of at least {WINDOW}, --seeds of at least 2, and 1 to so many to --follow")
+        parser.error(f"expected --steps of at least {WINDOW}, --seeds of at least 2, and --follow from 1 to --seeds")
     if args.device == "auto":
         from core.devices.nvidia import nvidia_device
 

@@ -118,7 +118,7 @@ def main():
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
     registry, chosen = load_registry(only=()), {}
-    print("| GPU | what | best guess | the model's choice | gain |\n|---|---|---|---|--:|")
+    print("| GPU | op and size | best guess | the model's choice | gain |\n|---|---|---|---|--:|")
     for name in MODELLED:
         for batch in BATCHES:
             for key, first, best, gain in gains(name, batch, registry):
