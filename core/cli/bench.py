@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 @click.argument("target", metavar="CONFIG|OP[.VARIANT]")
 @set_option
 @device_option()
-@click.option("--steps", type=click.IntRange(1), default=10, show_default=True, help="Timings of each.")
-@click.option("--profile", metavar="FILE", help="Of CONFIG: write a micro-step as a trace that Perfetto opens.")
+@click.option("--steps", type=click.IntRange(1), default=10, show_default=True, help="Number of timings.")
+@click.option("--profile", metavar="FILE", help="With CONFIG: write a micro-step's trace for Perfetto.")
 @click.option(
     "--shape", multiple=True, metavar="NAME=SIZES",
-    help="Of OP: an input's shape (x=64,768) or an attr (features=96); else the largest of its examples.",
+    help="With OP: an input's shape (x=64,768) or an attr (features=96).  [default: the largest example]",
 )  # fmt: skip
-@click.option("--sass", is_flag=True, help="Of CONFIG: a model of its kernels' code on --gpu; nothing runs.")
-@click.option("--gpu", metavar="NAME", help="With --sass: the GPU, as its driver calls it.  [default: H100 80GB HBM3]")
+@click.option("--sass", is_flag=True, help="With CONFIG: model its kernels' code on --gpu; nothing runs.")
+@click.option("--gpu", metavar="NAME", help="With --sass: the GPU, by its driver's name.  [default: H100 80GB HBM3]")
 @plugin_option
 @json_option
 def command(
@@ -48,11 +48,11 @@ def command(
     plugin: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Time a training step of CONFIG, on random tokens: tokens/s, utilisation, and each op beside its floor.
+    """Time a training step of CONFIG, on random tokens: tokens/s, utilisation, and each op with its roofline bound.
 
-    With an op (`core bench matmul --shape x=256,768 --shape features=3072`): each of its variants that can run here.
-    With --sass: the machine code of CONFIG's kernels, and a lower bound of a micro-step's time on a GPU that need
-    not be here.
+    With an op (`core bench matmul --shape x=256,768 --shape features=3072`): each variant that can run on the device.
+    With --sass: the machine code of CONFIG's kernels, and a lower bound of a micro-step's time on a GPU, which this
+    machine need not have.
     """
     from core.loader import load_registry
 

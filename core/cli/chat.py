@@ -35,7 +35,7 @@ COMMANDS = {
 @click.argument("run", required=False)
 @click.option("--system", default="", metavar="TEXT", help="System prompt, before the first turn.")
 @click.option(
-    "--context", type=click.IntRange(2), metavar="N", help="Tokens of conversation; without it the model's S."
+    "--context", type=click.IntRange(2), metavar="N", help="Maximum tokens of a conversation.  [default: the model's S]"
 )
 @drawing_options(tokens=256)
 @plugin_option
@@ -51,11 +51,11 @@ def command(
     plugin: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Talk to RUN: a run's folder or a checkpoint's, a name under runs/, a Hugging Face folder, or nothing for the
+    """Chat with RUN: a run's folder or a checkpoint's, a name under runs/, a Hugging Face folder, or nothing for the
     newest run.
 
-    The tokenizer's chat template formats the conversation; a model without one continues a text of turns.
-    Through a pipe, each line is a turn, and answers alone are printed; with --json, an object a line.
+    The tokenizer's chat template formats the conversation; a model without one continues a transcript.
+    With piped input, each line is a turn, and the output is the answers; with --json, one object per line.
     """
     from core.generate import Chat
 

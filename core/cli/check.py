@@ -29,13 +29,13 @@ from core.verdicts import Verdicts, chip_of
 
 @click.command("check")
 @click.argument("target", required=False, metavar="[OP[.VARIANT]]")
-@click.option("--all", "everything", is_flag=True, help="Every variant of every op.")
+@click.option("--all", "everything", is_flag=True, help="Check every variant of every op.")
 @click.option(
     "--device",
     default="",
-    help=f"Device: {', '.join(RESIDENT)}, a plugin's; by default the cpu, and the simulator for kernels.",
+    help=f"{', '.join(RESIDENT)}, or a plugin's device.  [default: cpu; the simulator for kernels]",
 )
-@click.option("--time/--no-time", "timed", default=True, help="Measure the variants that pass.", show_default=True)
+@click.option("--time/--no-time", "timed", default=True, help="Time the variants that pass.", show_default=True)
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
@@ -49,8 +49,8 @@ from core.verdicts import Verdicts, chip_of
     metavar="OP.VARIANT",
     help="Ground truth in place of OP's reference: a cpu variant of an op with the same schema.",
 )
-@click.option("-v", "--verbose", is_flag=True, help="All sub-checks and failures, not only up to the first.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the drawn contents.", show_default=True)
+@click.option("-v", "--verbose", is_flag=True, help="Show all sub-checks and failures.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of random tensor contents.", show_default=True)
 @branches_option
 @click.option(
     "--shape", multiple=True, metavar="NAME=SIZES",
@@ -83,8 +83,8 @@ def command(
 ) -> None:
     """Compare OP's variants with its reference, forward and backward, then time them.
 
-    Exit code 1 for a wrong variant, with sub-check, tensor, index, error, example and dtype. Only the first failure of
-    a variant is shown, since it often causes the others: -v shows all.
+    A wrong variant gives exit code 1, and a report of sub-check, tensor, index, error, example and dtype: of its first
+    failure, which often causes the others; -v reports all.
     """
     if shape or config is not None:
         if everything or (config is not None and (target or shape)):

@@ -29,17 +29,17 @@ command.add_command(inspect)
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder for the shards.")
 @click.option("--split", type=click.Choice(["train", "val"]), default="train", help="Part of the shards' name.")
-@click.option("--name", metavar="NAME", help="First part of the shards' name; the folder's name unless given.")
+@click.option("--name", metavar="NAME", help="First part of the shards' name.  [default: the folder's name]")
 @click.option(
     "--tokenizer",
     multiple=True,
     metavar="SPEC",
-    help="gpt2, gpt2:PATH, bpe, bpe:PATH or bytes; several are a preference order. Without it: DIR's, else gpt2, bpe.",
+    help="gpt2, gpt2:PATH, bpe, bpe:PATH or bytes; several in order of preference.  [default: DIR's, else gpt2, bpe]",
 )
-@click.option("--vocab-size", type=click.IntRange(257), default=4096, help="Ids of a bpe that is trained here.")
+@click.option("--vocab-size", type=click.IntRange(257), default=4096, help="Vocabulary size of a new bpe.")
 @field_option
 @separator_option
-@click.option("--raw", type=click.Choice(["uint16", "uint32"]), help="SOURCE is bare ids of this type (nanoGPT's).")
+@click.option("--raw", type=click.Choice(["uint16", "uint32"]), help="SOURCE has ids of this type alone, as nanoGPT's.")
 @click.option("--shard-tokens", type=click.IntRange(1, 2**31 - 1), default=100_000_000, help="Tokens of one shard.")
 @plugin_option
 @json_option

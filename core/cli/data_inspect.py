@@ -14,10 +14,10 @@ CONFIG = ".toml"
 
 @click.command("inspect")
 @click.argument("sources", nargs=-1, required=True, metavar="CONFIG|SOURCE...")
-@click.option("--step", type=click.IntRange(1), default=1, help="Of a config: the step whose batch is shown.")
-@click.option("--rows", type=click.IntRange(1), default=4, help="Of a config: rows of the batch.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Of a config: as in core train.")
-@device_option("Of a config: as in core train.")
+@click.option("--step", type=click.IntRange(1), default=1, help="With a config: the step whose batch is shown.")
+@click.option("--rows", type=click.IntRange(1), default=4, help="With a config: rows of the batch.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="With a config: as in core train.")
+@device_option("With a config: as in core train.")
 @plugin_option
 @json_option
 def inspect(

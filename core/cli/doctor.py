@@ -59,7 +59,7 @@ class Diagnosis:
 @click.command("doctor")
 @json_option
 def command(as_json: bool) -> None:
-    """Examine this machine and suggest repairs."""
+    """Diagnose this machine and suggest fixes."""
     if launched().rank:
         join_ranks()  # rank 0 reports
         return

@@ -48,13 +48,13 @@ class EvalCommand(BroughtCommand):
 
 @click.command("eval", cls=EvalCommand)
 @click.argument("run", required=False)
-@click.option("--data", multiple=True, metavar="GLOB", help="Shards or text, or builtin; the run's own without this.")
+@click.option("--data", multiple=True, metavar="GLOB", help="Shards or text files, or builtin.  [default: the run's]")
 @field_option
 @separator_option
 @click.option("--tokens", type=click.IntRange(1), help="Number of tokens of the data, from its start.")
-@click.option("--examples", type=click.IntRange(1), help="Number of examples of an evaluation; all without this.")
+@click.option("--examples", type=click.IntRange(1), help="Number of examples of an evaluation.  [default: all]")
 @device_option()
-@click.option("--precision", type=click.Choice([*PRECISIONS, AUTO]), help="The run's own, else f32.")
+@click.option("--precision", type=click.Choice([*PRECISIONS, AUTO]), help="[default: the run's, else f32]")
 @plugin_option
 @json_option
 def command(

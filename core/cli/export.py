@@ -35,17 +35,16 @@ def targets(registry: Registry) -> dict[str, WeightFormat]:
 @click.argument("run", required=False)
 @click.option("--to", "to", required=True, help="The format: hf for transformers, llmc and llama2c, or a plugin's.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="A new folder or file; RUN's name here without this option."
+    "--out", type=click.Path(path_type=Path), help="A new folder or file.  [default: RUN's name, in the current folder]"
 )
 @click.option("--precision", type=click.Choice(["f32", "bf16", "fp16"]), default="f32", show_default=True)
 @plugin_option
 @json_option
 def command(run: str | None, to: str, out: Path | None, precision: str, plugin: tuple[str, ...], as_json: bool) -> None:
-    """Write the model of RUN for another program: Hugging Face's transformers (--to hf), llm.c (--to llmc), llama2.c
+    """Convert the model of RUN for another program: Hugging Face's transformers (--to hf), llm.c (--to llmc), llama2.c
     (--to llama2c, which its run.c reads), or a program of a plugin's format.
 
-    RUN is a run's or checkpoint's folder, a name under runs/, or nothing for the newest run; another program's files
-    too, so that one becomes the other.
+    RUN is a run's or checkpoint's folder, a name under runs/, another program's files, or nothing for the newest run.
     """
     from core.interop.export import prepare
     from core.interop.opened import open_path

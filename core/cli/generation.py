@@ -18,14 +18,22 @@ if TYPE_CHECKING:
     from core.tokenizers.tokenizer import Tokenizer
 
 OPTIONS = (
-    click.option("--temperature", type=float, default=0.8, show_default=True, help="0 takes the likeliest token."),
-    click.option("--top-k", type=int, default=0, show_default=True, help="Draw from the k likeliest; 0: from all."),
+    click.option("--temperature", type=float, default=0.8, show_default=True, help="0 selects the most likely token."),
     click.option(
-        "--top-p", type=float, default=1.0, show_default=True, help="Draw from the fewest of this probability."
+        "--top-k", type=int, default=0, show_default=True, help="Sample from the k most likely tokens; 0: from all."
     ),
-    click.option("--repetition-penalty", type=float, default=1.0, show_default=True, help="Above 1: fewer repeats."),
-    click.option("--stop", "stops", multiple=True, help="End before this text, too; may be repeated."),
-    click.option("--seed", type=click.IntRange(0), help="The same seed draws the same text; without one it is new."),
+    click.option(
+        "--top-p",
+        type=float,
+        default=1.0,
+        show_default=True,
+        help="Sample from the fewest tokens with this total probability.",
+    ),
+    click.option(
+        "--repetition-penalty", type=float, default=1.0, show_default=True, help="Values above 1 reduce repeats."
+    ),
+    click.option("--stop", "stops", multiple=True, help="Stop before this text; repeatable."),
+    click.option("--seed", type=click.IntRange(0), help="Seed of sampling.  [default: random]"),
     device_option(),
 )
 
@@ -33,7 +41,7 @@ OPTIONS = (
 def drawing_options(tokens: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The options, as the arguments `tokens`, `sampling`, `stops` and `device`; `tokens` is the default of --tokens."""
     most = click.option(
-        "--tokens", type=click.IntRange(1), default=tokens, show_default=True, help="New tokens, at most."
+        "--tokens", type=click.IntRange(1), default=tokens, show_default=True, help="Maximum number of new tokens."
     )
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:

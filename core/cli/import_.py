@@ -23,14 +23,14 @@ USUAL = "gpt2"  # the tokenizer of files without one, where the vocabulary is it
 @click.option(
     "--tokenizer",
     metavar="SPEC",
-    help="A tokenizer.json, gpt2, gpt2:PATH, bpe:PATH or bytes; the folder's own without this option.",
+    help="A tokenizer.json, gpt2, gpt2:PATH, bpe:PATH or bytes.  [default: SRC's own]",
 )
 @plugin_option
 @json_option
 def command(source: str, out: Path, tokenizer: str | None, plugin: tuple[str, ...], as_json: bool) -> None:
-    """Make the checkpoint OUT of SRC: another program's files, such as a Hugging Face folder or an llm.c model file.
+    """Convert SRC, another program's files such as a Hugging Face folder or an llm.c model file, to the checkpoint OUT.
 
-    `weights = "OUT"` in a config starts a run from it, `core sample OUT` and `core.load("OUT")` take it directly.
+    `weights = "OUT"` in a config starts a run from it; `core sample OUT` and `core.load("OUT")` read it directly.
     """
     from core.interop.import_ import import_model
     from core.interop.opened import open_path

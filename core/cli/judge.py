@@ -24,26 +24,26 @@ from core.train.display import Display
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Seed of the drawn contents; a host keeps it secret.",
+    help="Seed of random contents; a host keeps it secret.",
 )
 @click.option(
     "--seconds", type=click.FloatRange(min=0, min_open=True), default=SECONDS, show_default=True,
-    help="Time limit of the whole judgement.",
+    help="Time limit of the whole judgement, in seconds.",
 )  # fmt: skip
 @click.option(
     "--memory", type=click.IntRange(min=1), default=MEMORY >> 20, show_default=True, metavar="MIB",
-    help="Memory limit, the buffers of the problem included.",
+    help="Memory limit in MiB, including the problem's buffers.",
 )  # fmt: skip
-@click.option("-v", "--verbose", is_flag=True, help="The PTX of a fault too.")
+@click.option("-v", "--verbose", is_flag=True, help="Also show the PTX of a fault.")
 @branches_option
 @json_option
 def command(
     problem: Path, submission: Path | None, seed: int, seconds: float, memory: int, verbose: bool, as_json: bool
 ) -> None:
-    """Judge a CUDA kernel by a problem: a Python file with shapes, launches and a NumPy truth.
+    """Judge a CUDA kernel by a problem: a Python file with shapes, launches and a NumPy reference.
 
-    Without KERNEL.cu the submission is the problem's own `kernel_file`. Exit code 1 for a kernel that fails, 3 for a
-    problem that is wrong itself. Only the simulator runs the kernel; the problem's file runs as Python.
+    Without KERNEL.cu the submission is the problem's own `kernel_file`. The exit code is 1 for a kernel that fails, and
+    3 for an invalid problem. Only the simulator runs the kernel; the problem's file runs as Python.
     docs/judge.md is the manual.
     """
     display = Display(sys.stderr)

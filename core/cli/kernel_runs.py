@@ -37,7 +37,7 @@ def branches_option(function: F) -> F:
         metavar="N",
         callback=put,
         expose_value=False,
-        help=f"Branches of a thread block after which a simulated kernel is reported as endless.  [default: {LIMIT}]",
+        help=f"Limit of a thread block's branches; beyond it, a simulated kernel is endless.  [default: {LIMIT}]",
     )(function)
 
 

@@ -90,8 +90,8 @@ def start(puzzle: str, into: Path | None, course: str, plugin: tuple[str, ...]) 
 @command.command("check")
 @click.argument("puzzle", default="")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
-@click.option("--all", "every", is_flag=True, help="All answers in your folder, as a table.")
-@click.option("-v", "--verbose", is_flag=True, help="Addresses and PTX of a fault, and the case.")
+@click.option("--all", "every", is_flag=True, help="Grade all answers in your folder; print a table.")
+@click.option("-v", "--verbose", is_flag=True, help="Also show addresses and PTX of a fault, and the case.")
 @desk_options
 def check(
     puzzle: str, file: Path | None, every: bool, verbose: bool, into: Path | None, course: str, plugin: tuple[str, ...]
@@ -182,7 +182,7 @@ def lines_of(verdict: PuzzleVerdict, verbose: bool = False) -> Iterator[str]:
 @click.argument("puzzle")
 @desk_options
 def hint(puzzle: str, into: Path | None, course: str, plugin: tuple[str, ...]) -> None:
-    """Print a question that helps with the present finding of PUZZLE."""
+    """Print a question that helps with the current finding of PUZZLE."""
     warm(IMPORTS)
     at = desk(into, course, plugin)
     name, loaded, source = at.open(puzzle)
@@ -199,7 +199,7 @@ def hint(puzzle: str, into: Path | None, course: str, plugin: tuple[str, ...]) -
 @click.argument("puzzle")
 @desk_options
 def solution(puzzle: str, into: Path | None, course: str, plugin: tuple[str, ...]) -> None:
-    """Print a solution of PUZZLE, and the reason why it is one. Progress notes that you have seen it."""
+    """Print a solution of PUZZLE with its explanation. Your progress records that you have seen it."""
     at = desk(into, course, plugin)
     name, loaded, source = at.open(puzzle)
     click.echo(loaded.solution(read_answer(answer_file(source, loaded.task))))
@@ -232,7 +232,7 @@ def report(as_json: bool, into: Path | None, course: str, plugin: tuple[str, ...
 @command.command("prove")
 @click.argument("puzzles", nargs=-1, metavar="[PUZZLE|FILE.py]...")
 @click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Puzzles in parallel.  [default: one per core]")
-@click.option("-v", "--verbose", is_flag=True, help="Each finding and its hint.")
+@click.option("-v", "--verbose", is_flag=True, help="Show each finding and its hint.")
 @json_option
 @desk_options
 def prove_command(

@@ -16,7 +16,7 @@ from core.learning.lesson_page import for_terminal, read_page
 
 @click.command("show")
 @click.argument("lesson")
-@click.option("--open", "in_browser", is_flag=True, help="As a page with pictures, in the browser.")
+@click.option("--open", "in_browser", is_flag=True, help="Open the page with its pictures in the browser.")
 @desk_options
 def show(lesson: str, in_browser: bool, into: Path | None, course: str, plugin: tuple[str, ...]) -> None:
     """Print the page of LESSON: a name, the beginning of one, or a number. --open shows it with its pictures."""
@@ -100,7 +100,7 @@ def pictures(
 @click.command("table")
 @desk_options
 def table(into: Path | None, course: str, plugin: tuple[str, ...]) -> None:
-    """For authors: print the lessons in which each op, sub-check and kind of KernelError is met."""
+    """For authors: print the lessons that teach each op, sub-check and kind of KernelError."""
     from core.learning.met import MetTable
     from core.loader import load_registry
 

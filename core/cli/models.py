@@ -16,7 +16,7 @@ from core.registry import Registry, shorten
 @plugin_option
 @json_option
 def command(plugin: tuple[str, ...], as_json: bool) -> None:
-    """List models: parameters, file, and the plugin that brought it."""
+    """List models: parameters, file, plugin."""
     registry = load_registry(plugin)
     descriptions = [describe(registry, name) for name in sorted(registry.models)]
     if as_json:

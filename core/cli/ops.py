@@ -27,7 +27,7 @@ UNCOMPILED = "not_compiled"  # in place of kernels
 @click.command("ops")
 @click.argument("op", required=False)
 @click.option(
-    "--why", is_flag=True, help="For each variant: whether it can run at the op's examples, or the reason why not."
+    "--why", is_flag=True, help="For each variant: whether it can run the op's examples, or the reason why not."
 )
 @click.option("--device", metavar="NAME", help="Only variants that run on this device.")
 @plugin_option

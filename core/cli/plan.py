@@ -28,7 +28,7 @@ LABELS = {"parameters": "weights"}  # parts of the memory whose name in JSON is 
 @click.option(
     "--ranks", type=click.IntRange(1), metavar="N", help="Plan one of N ranks, and show the memory of N GPUs."
 )
-@click.option("--all", "every", is_flag=True, help="A line for every node: repeats are not folded.")
+@click.option("--all", "every", is_flag=True, help="List every node, repeated blocks too.")
 @plugin_option
 @json_option
 def command(
@@ -48,10 +48,10 @@ def command(
     On cuda nothing runs and no GPU is needed: every kernel is compiled for --arch. --json also lists each tensor of the
     arena: role, node, first and last step, offset and bytes.
 
-    With NODE (`core plan configs/tiny.toml h.3.fc`): the way from its line in the model's TOML to its op, its
-    variant's launchers, and each kernel that they launch, forward and backward: name, file and line, grid, block, the
-    tensors that it reads and writes. Below these, the reasons why not the other variants. In place of a node, the
-    name of the run's optimizer shows the same for its update.
+    With NODE (`core plan configs/tiny.toml h.3.fc`): the path from its line in the model's TOML to its op, its
+    variant's launchers and their kernels, forward and backward: name, file and line, grid, block, the tensors that each
+    reads and writes; then the reason why each other variant was not chosen. The name of the run's optimizer shows its
+    update.
     """
     from core.config import resolve_config
     from core.graph import load_model

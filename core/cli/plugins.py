@@ -20,7 +20,7 @@ SINGULARS = {"lenses": "lens"}  # of plurals with more than an s
 @plugin_option
 @json_option
 def command(name: str | None, plugin: tuple[str, ...], as_json: bool) -> None:
-    """List plugins; with NAME, the contents of that one, or the traceback that broke it."""
+    """List plugins; with NAME, its contents, or the traceback of its failure."""
     registry = load_registry(plugin, strict=False)
     records = registry.plugins if name is None else _named(registry, name)
     if as_json:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command("sample")
 @click.argument("run", required=False)
-@click.option("--prompt", "prompts", multiple=True, help="Text to continue; without a prompt, a new document begins.")
+@click.option("--prompt", "prompts", multiple=True, help="Text to continue; without a prompt, a new document starts.")
 @drawing_options(tokens=64)
 @plugin_option
 @json_option
@@ -33,8 +33,8 @@ def command(
     """Generate text from RUN: a run's folder or a checkpoint's, RUN/BEST for the best by validation, a name under
     runs/, a Hugging Face folder, or nothing for the newest run.
 
-    It ends after --tokens tokens, where the model ends its document, or before a --stop text. Several --prompt are
-    continued side by side, and printed in order when all are done.
+    Generation ends after --tokens tokens, at the end of a document, or before a --stop text. Several --prompt form one
+    batch, printed in order at the end.
     """
     from core.generate import Continuation, generate_steps, prompt_ids
 

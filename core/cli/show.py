@@ -26,7 +26,7 @@ separator_option = click.option(
 )
 
 
-def device_option(text: str = "auto takes the cpu only where there is no NVIDIA device.") -> Callable[[F], F]:
+def device_option(text: str = "auto: the GPU, or the cpu of a machine without one.") -> Callable[[F], F]:
     """`--device NAME`, "auto" without it, as the argument `device`; the registry checks it: plugins bring devices."""
     return click.option(
         "--device", default=AUTO, show_default=True, metavar=f"[{'|'.join([AUTO, *RESIDENT])}|...]", help=text

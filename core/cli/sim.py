@@ -58,26 +58,26 @@ class NumbersMayBeNegative(click.Command):
 @click.option("--smem", default=0, metavar="BYTES", help="Dynamic shared memory.")
 @click.option("--cluster", default=1, metavar="N", help="Thread blocks of a cluster.")
 @click.option(
-    "--strict", is_flag=True, help="Also report races, undefined values, and results that depend on an order."
+    "--strict",
+    is_flag=True,
+    help="Also report races, undefined values, and results that depend on the order of threads.",
 )
-@click.option("--count", is_flag=True, help="Count by source line, as in core trace.")
-@click.option("--executor", type=click.Choice(EXECUTORS), help="By default native where there is a C compiler.")
+@click.option("--count", is_flag=True, help="Count work by source line, as core trace does.")
+@click.option("--executor", type=click.Choice(EXECUTORS), help="[default: native if a C compiler is found]")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of random contents.")
 @click.option(
     "--set", "variables", multiple=True, metavar="NAME=ARG", help="Set a __device__ or __constant__ variable."
 )
-@click.option("--get", "wanted", multiple=True, metavar="NAME[:DTYPE]", help="Print a variable afterwards.")
+@click.option("--get", "wanted", multiple=True, metavar="NAME[:DTYPE]", help="Print a variable after the launch.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Write changed arrays as NAME.npy.")
 @click.option(
     "--view", "page", type=click.Path(path_type=Path), metavar="FILE",
     help="Write a page that shows the launch line by line; - prints one warp of it.",
 )  # fmt: skip
-@click.option("--show", default=8, show_default=True, metavar="N", help="Values of an array that are printed.")
-@click.option(
-    "-I", "include", multiple=True, metavar="FOLDER", help="A folder of headers, in addition to the file's own."
-)
-@click.option("-D", "defines", multiple=True, metavar="NAME[=VALUE]", help="A macro.")
-@click.option("--prelude", is_flag=True, help="Put corelm's prelude in front (core/kernels/prelude.cuh).")
+@click.option("--show", default=8, show_default=True, metavar="N", help="Number of values printed of each array.")
+@click.option("-I", "include", multiple=True, metavar="FOLDER", help="A folder of headers, in addition to FILE's own.")
+@click.option("-D", "defines", multiple=True, metavar="NAME[=VALUE]", help="Define a macro.")
+@click.option("--prelude", is_flag=True, help="Include corelm's prelude, core/kernels/prelude.cuh.")
 @branches_option
 @json_option
 def command(
@@ -92,11 +92,11 @@ def command(
 
     \b
       zeros:1000  ones:64x32:bf16  randn:64x64  rand:9  randint:9:u8  arange:9:i32     an array, f32 by default
-      x.npy                                                                            an array of a file
-      5  2.5                      a number, of the parameter's own size; f32:1, i64:-7 of that type
+      x.npy                                                                            an array from a file
+      5  2.5                      a number of the parameter's type; f32:1, i64:-7: of this type
       null                        a null pointer
 
-    NAME= in front of an array names it; NAME or NAME+100 is that array again, or an address in it.
+    NAME=ARG names an array. NAME passes the same array again, and NAME+100 the address of its element 100.
     """
     if out is not None and not out.is_dir():
         raise UsageError(f"--out {out}: no folder", hint=f"mkdir {out}")

@@ -19,7 +19,7 @@ SPEC_HELP = "gpt2, gpt2:PATH, bpe:PATH (a tokenizer.json or ranks file), bytes, 
 
 @click.group("tokenizer")
 def command() -> None:
-    """Fetch, train and try tokenizers."""
+    """Download, train and apply tokenizers."""
 
 
 @command.command("fetch")

@@ -57,7 +57,7 @@ LEAST_SOURCE = 24  # characters of a source line that are shown at least
     help="Launchers to trace.",
 )
 @click.option(
-    "--lines/--no-lines", default=True, show_default=True, help="Each kernel's source lines, or only its sum."
+    "--lines/--no-lines", default=True, show_default=True, help="Counts by source line, or each kernel's sum alone."
 )
 @branches_option
 @plugin_option
@@ -74,13 +74,13 @@ def command(
     """Run a variant's kernels in the simulator and count by source line; several variants side by side.
 
     \b
-    INSTR     instructions of warps          SECTORS    32-byte pieces of global memory moved
+    INSTR     warp instructions              SECTORS    32-byte pieces of global memory moved
     ACTIVE    share of 32 lanes that ran     COALESCED  share of moved sectors that were needed
     CONFLICTS extra passes over the banks    BYTES      of global memory that threads accessed
     FLOPS     a fused multiply-add is two    MEMORY     bytes of different sectors touched
     SHARE     of the kernel's INSTR          CONTENDED  extra turns of atomics at one address
 
-    Empty columns are left out, and in a narrow terminal the last ones too; --json has all.
+    A table omits empty columns, and in a narrow terminal the last ones; --json has all.
     """
     registry = load_registry(plugin)
     pairs = [kernels_of(name, registry) for name in names]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Time and print, without saving the result.")
 @click.option(
     "--write-defaults", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
-    help="Also write better settings into FILE, for this architecture (ops/cuda/tuned.toml is shipped).",
+    help="Also write faster choices into FILE, for this architecture; corelm ships ops/cuda/tuned.toml.",
 )  # fmt: skip
 @plugin_option
 @json_option
@@ -40,9 +40,10 @@ def command(
 ) -> None:
     """Find the fastest variant and tiles for each op of CONFIG's training step, by size, on this machine.
 
-    Runs that start here take them where their config names none; a resumed run keeps its choices. In the table of
-    choices they are "tuned"; "shipped" ones are corelm's for the chip's architecture, "auto" ones by priority.
-    Other tiles may give other bits. Ctrl-C ends it after the round, with the candidates that were timed.
+    New runs on this machine use the result for ops whose variant the config does not name; a resumed run keeps its
+    choices. A run's table marks these choices "tuned", corelm's own for the architecture "shipped", and those by
+    priority "auto". Other tiles may give other bits. Ctrl-C ends tuning after the current round; the timed candidates
+    count.
     """
     from core.config import resolve_config
     from core.graph import load_model

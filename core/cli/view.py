@@ -24,29 +24,35 @@ DTYPES, DIRECTIONS = ("f32", *NARROW), ("forward", "backward", "both")
 
 @click.command("view")
 @click.argument("runs", nargs=-1, metavar="[RUN]...")
-@click.option("--step", type=click.IntRange(1), help="The step to look into.  [default: the last]")
+@click.option("--step", type=click.IntRange(1), help="The step to show.  [default: the last]")
 @click.option("--out", type=click.Path(path_type=Path), help=f"The page.  [default: RUN's name and -{PAGE}]")
-@click.option("--no-open", is_flag=True, help="Only write the page.")
-@click.option("--lens", default="", metavar="NAME", help="One view alone; without --out, as lines in the terminal.")
-@click.option("--node", default="", metavar="NAME", help="The node in front.")
+@click.option("--no-open", is_flag=True, help="Do not open the page in a browser.")
+@click.option("--lens", default="", metavar="NAME", help="Show one view; without --out, as text in the terminal.")
+@click.option("--node", default="", metavar="NAME", help="The node shown first.")
 @click.option("--text", type=click.Path(path_type=Path), metavar="FILE", help="Text to show in addition to the batch.")
-@click.option("--kernel", "kernels", multiple=True, metavar="OP.VARIANT", help="A kernel's launch; no run is needed.")
-@click.option("--shape", multiple=True, metavar="NAME=SIZES", help="Of --kernel: an input's shape or an attr.")
-@click.option("--dtype", type=click.Choice(DTYPES), help="Of --kernel.  [default: the variant's first]")
-@click.option("--direction", type=click.Choice(DIRECTIONS), default="both", help="Of --kernel: launchers to run.")
+@click.option(
+    "--kernel", "kernels", multiple=True, metavar="OP.VARIANT", help="Show a launch of a kernel; no run is needed."
+)
+@click.option("--shape", multiple=True, metavar="NAME=SIZES", help="With --kernel: an input's shape or an attr.")
+@click.option(
+    "--dtype",
+    type=click.Choice(DTYPES),
+    help="With --kernel: element type.  [default: the variant's first]",
+)
+@click.option("--direction", type=click.Choice(DIRECTIONS), default="both", help="With --kernel: launchers to run.")
 @click.option(
     "--block", "blocks", type=click.IntRange(0), multiple=True, metavar="N",
-    help="Of --kernel: a thread block to tape.  [default: the first and the last]",
+    help="With --kernel: a thread block to record.  [default: the first and the last]",
 )  # fmt: skip
-@click.option("--warp", type=click.IntRange(0), default=0, metavar="N", help="Of --kernel: the warp in a terminal.")
-@click.option("--no-text", is_flag=True, help="Leave out batches, samples and tokens.")
+@click.option("--warp", type=click.IntRange(0), default=0, metavar="N", help="With --kernel: the warp in the terminal.")
+@click.option("--no-text", is_flag=True, help="Omit batches, samples and tokens.")
 @click.option("--device", default="", metavar="NAME", help="Device of the step's replay.  [default: the run's]")
 @click.option(
-    "--unfused", is_flag=True, help="Run each node separately: all its tensors, with numbers close to the run's."
+    "--unfused", is_flag=True, help="Replay without fusion: tensors of every node, with numbers close to the run's."
 )
-@click.option("--yes", is_flag=True, help="Replay a step that takes more than a minute.")
-@click.option("--measure", is_flag=True, help="Time each node, even if that takes long.")
-@click.option("--more", is_flag=True, help="Leave nothing out for the page's size.")
+@click.option("--yes", is_flag=True, help="Allow a replay that takes over a minute.")
+@click.option("--measure", is_flag=True, help="Time each node, even if that is slow.")
+@click.option("--more", is_flag=True, help="Include everything, whatever the page's size.")
 @click.option("--plain", is_flag=True, help="Do not compress the page's data.")
 @plugin_option
 @json_option
@@ -74,10 +80,10 @@ def command(
     plugin: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Look at a run: a step with its tensors, texts, curves, memory, kernels. One file, without network or library.
+    """Show a run as one HTML page: a step with its tensors, texts, curves, memory, kernels. It needs no network.
 
-    RUN is a path, a name under runs/, or nothing for the newest; the others are compared with the first. The step is
-    run again from the nearest checkpoint before it, and the run's folder is not changed.
+    RUN is a path, a name under runs/, or nothing for the newest; further ones are compared with the first. The replay
+    of the step starts from the nearest earlier checkpoint and does not change the run's folder.
     """
     from core.view.looking import look, view
     from core.view.subject import LaunchOptions, ViewOptions

@@ -8,7 +8,7 @@ import click
 
 @click.group()
 def lora():
-    """Low-rank adapters: `save` in PEFT's format, `merge` into the weights, `apply` those of a folder of PEFT's."""
+    """Low-rank adapters: `save` in PEFT's format, `merge` into the weights, `apply` a PEFT folder's adapters."""
 
 
 def options(function):

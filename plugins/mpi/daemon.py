@@ -18,7 +18,7 @@ DAEMONS = ("prterun", "prted")
 MPIEXEC = DAEMONS[0]
 INIT = 1  # the pid of a process that nothing of its own namespace can stop
 SEQUENCE = 1.0  # seconds within which a SIGTERM after a SIGCONT is the daemon's
-LOOKS, BETWEEN = 10, 0.25  # polls of a running daemon before the signals of END, two Ctrl-C among them; seconds between two
+LOOKS, BETWEEN = 10, 0.25  # polls of a running daemon before END's signals; seconds between two
 END = """
 left=$3
 while [ $left -gt 0 ]; do

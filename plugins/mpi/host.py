@@ -1,7 +1,7 @@
 """The collective ops for tensors of a device that has its own memory: through the host, by MPI.
 
-Each op is a download, a sum or gather, and an upload, in pieces. A graph is split at each op, and nothing overlaps. These
-variants join simulators, several ranks on one GPU, and GPUs without NCCL.
+Each op is a download, a sum or gather, and an upload, in pieces. A graph is split at each op, and nothing overlaps.
+These variants join simulators, several ranks on one GPU, and GPUs without NCCL.
 """
 
 from functools import partial

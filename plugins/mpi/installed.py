@@ -24,7 +24,7 @@ def printed(*command):
 
 
 def library():
-    """ "mpi4py 4.1.2 with Open MPI v5.0.11", or "": printed by a process of its own, since a library may abort its process."""
+    """ "mpi4py 4.1.2 with Open MPI v5.0.11", or "", from a process of its own: a library may abort its process."""
     return printed(sys.executable, "-c", ASK).split(", package")[0].strip("\0 \n")
 
 

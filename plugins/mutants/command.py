@@ -19,20 +19,22 @@ DEVICES = ("cpu", "sim")
     "lists",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     multiple=True,
-    help="A reviewed list.  [default: those of the plugins, and tests/mutants_equivalent.toml]",
+    help="A reviewed list of equivalent mutants.  [default: those of the plugins, and tests/mutants_equivalent.toml]",
 )
 @click.option(
     "--device", default="cpu", show_default=True, type=click.Choice(DEVICES), help="Device of the variants to break."
 )
-@click.option("--sample", metavar="N", type=click.IntRange(min=1), help="N of each launcher.  [default: 20 on sim]")
+@click.option(
+    "--sample", metavar="N", type=click.IntRange(min=1), help="Mutants of each launcher.  [default: 20 on sim]"
+)
 @click.option("--whole", is_flag=True, help="All mutants: hours on sim.  [default on cpu]")
 @click.option(
-    "--reviewed", "listed", is_flag=True, help="All mutants of the reviewed list, none of which must be caught."
+    "--reviewed", "listed", is_flag=True, help="Run the mutants of the reviewed list; the check must catch none."
 )
 @click.option(
-    "--workers", type=click.IntRange(min=1), metavar="N", help="Processes; 1 is this one alone.  [default: one a core]"
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Processes; 1 starts no other.  [default: one a core]"
 )
-@click.option("--list", "listing", is_flag=True, help="Name the mutants and run nothing.")
+@click.option("--list", "listing", is_flag=True, help="List the mutants; run nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def mutants(
     names: tuple[str, ...],
