@@ -37,7 +37,7 @@ def branches_option(function: F) -> F:
         metavar="N",
         callback=put,
         expose_value=False,
-        help=f"Limit of a thread block's branches; beyond it, a simulated kernel is endless.  [default: {LIMIT}]",
+        help=f"Branches of a thread block before the simulator reports an endless loop.  [default: {LIMIT}]",
     )(function)
 
 

@@ -303,7 +303,7 @@ def test_the_hooks_are_documented_with_their_arguments() -> None:
 def test_the_errors_on_the_page_are_said_somewhere() -> None:
     source = "".join(p.read_text("utf-8") for p in (ROOT / "core").rglob("*.py"))
     said = re.sub(r"\\?\{[^{}]*\}", "#", source)
-    for message in rows(PLUGINS, "Errors that you may meet"):
+    for message in rows(PLUGINS, "Common errors"):
         pattern = re.sub(r"'x'|\"dx\"|core_op\b|\bx\b|\b12\b", lambda m: '"#"' if m[0][0] == '"' else "#", message)
         assert pattern in said, message
 
