@@ -100,39 +100,39 @@ def ask(peer, folder):
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "checkpoints").mkdir(parents=True)
     os.sync()
-    found = peer.ask(save=True)
-    found["bytes"] = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
-    return found
+    result = peer.ask(save=True)
+    result["bytes"] = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+    return result
 
 
 def measure(folder, rounds):
     peers = {name: Worker(__file__, name, "--folder", folder) for name in PEERS}
-    found = {name: [] for name in PEERS}
+    results = {name: [] for name in PEERS}
     for turn in range(rounds + 1):
         for name in list(peers)[:: 1 if turn % 2 else -1]:
             ask(peers["plain"], folder)
-            result = ask(peers[name], folder)
+            one = ask(peers[name], folder)
             if turn:
-                found[name].append(result)
+                results[name].append(one)
     for peer in peers.values():
         peer.close()
-    return found
+    return results
 
 
-def report(found):
+def report(results):
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
     print(
         "| peer | MiB | seconds, median | minimum | MiB/s | CPU seconds | memory added, MiB "
         "| median over plain | minimum |"
     )
     print("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
-    base = [r["seconds"] for r in found["plain"]]
-    for name, results in found.items():
-        seconds = [r["seconds"] for r in results]
-        median, size = statistics.median(seconds), results[0]["bytes"] / MIB
+    base = [r["seconds"] for r in results["plain"]]
+    for name, rounds in results.items():
+        seconds = [r["seconds"] for r in rounds]
+        median, size = statistics.median(seconds), rounds[0]["bytes"] / MIB
         print(
             f"| {name} | {size:.0f} | {median:.2f} | {min(seconds):.2f} | {size / median:.0f} "
-            f"| {statistics.median(r['cpu'] for r in results):.2f} | {max(r['added'] for r in results) / MIB:.0f} "
+            f"| {statistics.median(r['cpu'] for r in rounds):.2f} | {max(r['added'] for r in rounds) / MIB:.0f} "
             f"| {median / statistics.median(base):.2f} | {min(seconds) / min(base):.2f} |"
         )
 
@@ -143,15 +143,15 @@ def main():
     parser.add_argument("--folder", type=Path, help="folder on the measured disk, with 3 GB free")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--worker", choices=PEERS, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.worker:
-        serve(asked.worker, asked.folder)
+    args = parser.parse_args()
+    if args.worker:
+        serve(args.worker, args.folder)
         return
-    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
-        found = measure(Path(folder) / "saved", asked.rounds)
-    report(found)
-    if asked.json:
-        asked.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        results = measure(Path(folder) / "saved", args.rounds)
+    report(results)
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

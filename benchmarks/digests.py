@@ -98,20 +98,20 @@ def training(path: Path, layers: int, width: int, steps: int) -> Callable[[], fl
 
 def compare(once: Callable[[], float], rounds: int) -> dict[str, list[float]]:
     """CPU seconds by peer, a figure a round; who is first alternates. The first round is not counted."""
-    found: dict[str, list[float]] = {name: [] for name in PEERS}
+    times: dict[str, list[float]] = {name: [] for name in PEERS}
     for number in range(rounds + 1):
         for name in PEERS if number % 2 else PEERS[::-1]:
             with peer(name):
                 seconds = once()
             if number:
-                found[name].append(seconds)
-    return found
+                times[name].append(seconds)
+    return times
 
 
-def row(what: str, found: dict[str, list[float]], mib: float) -> str:
-    median = {name: statistics.median(times) for name, times in found.items()}
-    least = {name: min(times) for name, times in found.items()}
-    cells = [what, f"{mib:,.0f}", *(f"{median[n]:.3f}" for n in PEERS), *(f"{least[n]:.3f}" for n in PEERS)]
+def row(label: str, seconds: dict[str, list[float]], mib: float) -> str:
+    median = {name: statistics.median(times) for name, times in seconds.items()}
+    least = {name: min(times) for name, times in seconds.items()}
+    cells = [label, f"{mib:,.0f}", *(f"{median[n]:.3f}" for n in PEERS), *(f"{least[n]:.3f}" for n in PEERS)]
     ratios = (median["with"] / median["without"], least["with"] / least["without"])
     return "| " + " | ".join([*cells, *(f"{ratio:.3f}" for ratio in ratios)]) + " |"
 
@@ -124,20 +124,20 @@ def main() -> None:
     options.add_argument("--layers", type=int, default=4)
     options.add_argument("--width", type=int, default=128)
     options.add_argument("--json", type=Path, metavar="FILE")
-    given = options.parse_args()
+    args = options.parse_args()
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        path = write_shard(Path(folder), given.mib)
-        result["reading"] = compare(reading(path), given.rounds)
-        steps = training(path, given.layers, given.width, given.steps)
-        result["training"] = compare(steps, given.rounds)
-    touched = min(given.mib, given.steps * BATCH)
+        path = write_shard(Path(folder), args.mib)
+        result["reading"] = compare(reading(path), args.rounds)
+        steps = training(path, args.layers, args.width, args.steps)
+        result["training"] = compare(steps, args.rounds)
+    touched = min(args.mib, args.steps * BATCH)
     print("| part | MiB, at most | with, CPU s (median) | without | with, minimum | without | ratio | of the minimum |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|")
-    print(row("reading", result["reading"], given.mib))
+    print(row("reading", result["reading"], args.mib))
     print(row("training", result["training"], touched))
-    if given.json:
-        given.json.write_text(json.dumps(result))
+    if args.json:
+        args.json.write_text(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -70,8 +70,8 @@ def driver() -> dict[str, Any]:
     """The driver, the GPU and its memory, as the device sees them."""
     device = CudaDevice()
     free, total = device.memory()
-    what = {"device": device.describe(), "card": device.model, "arch": device.arch, "driver": driver_number(device)}
-    return {**what, "free": free, "total": total, "nvrtc": nvrtc_version()}
+    facts = {"device": device.describe(), "card": device.model, "arch": device.arch, "driver": driver_number(device)}
+    return {**facts, "free": free, "total": total, "nvrtc": nvrtc_version()}
 
 
 def driver_number(device: CudaDevice) -> str:
@@ -168,17 +168,17 @@ def opcodes() -> dict[str, Any]:
     agree(int(code) == 0, "the simulator's own tests do not pass")
     agree(both.kernels > 0, "no test ran a kernel")
     agree(not both.different, f"{len(both.different)} of {both.kernels} kernels differ: {both.different[:SHOWN]}")
-    kept = {"approximate, in units of the last place": both.approximate, "not on this chip": both.absent[:SHOWN]}
-    return {"kernels": both.kernels, "same bits": both.same, **kept}
+    others = {"approximate, in units of the last place": both.approximate, "not on this chip": both.absent[:SHOWN]}
+    return {"kernels": both.kernels, "same bits": both.same, **others}
 
 
 def check() -> dict[str, Any]:
     """The op check of every CUDA variant, on the GPU."""
     done = command("check", "--all", "--device", "cuda", "--json")
-    found = json.loads(done.stdout or "[]")
-    failed = [f"{r['op']}.{r['variant']}" for r in found if not r["passed"]]
-    agree(found and not failed and done.returncode == 0, f"{failed or 'nothing was checked'}; {done.stderr[-2000:]}")
-    return {"variants": len(found), "reports": found}
+    reports = json.loads(done.stdout or "[]")
+    failed = [f"{r['op']}.{r['variant']}" for r in reports if not r["passed"]]
+    agree(reports and not failed and done.returncode == 0, f"{failed or 'nothing was checked'}; {done.stderr[-2000:]}")
+    return {"variants": len(reports), "reports": reports}
 
 
 LOSSES = {
@@ -200,16 +200,16 @@ def adamw(device: str = "cuda", precisions: tuple[str, ...] = ()) -> dict[str, A
     golden = load_file(ROOT / "tests/golden/gpt2.safetensors")["losses"]
     options = {name: value for name, value in make.OPTIMIZER.items() if name != "lr"}
     weights = {name: value.astype(np.float32) for name, value in make.weights(case["dims"]).items()}
-    found, far = {}, {}
+    losses, far = {}, {}
     for precision in precisions or CudaDevice().precisions:
         settings = Settings(device, precision, dims=case["dims"], optimizer="adamw", options=options)
         engine = Engine(load_model(case["model"], registry), registry, settings)
         engine.load_parameters(weights)
         batches = make.batches(case["dims"])
-        found[precision] = [engine.step(batches, make.OPTIMIZER["lr"]).loss for _ in range(make.STEPS)]
-        far[precision] = float(np.max(np.abs(np.array(found[precision]) / golden - 1)))
+        losses[precision] = [engine.step(batches, make.OPTIMIZER["lr"]).loss for _ in range(make.STEPS)]
+        far[precision] = float(np.max(np.abs(np.array(losses[precision]) / golden - 1)))
     agree(all(far[p] < LOSSES[p] for p in far), f"losses are {far} from PyTorch's, relative; at most {LOSSES}")
-    return {"losses": found, "PyTorch": golden.tolist(), "farthest": far}
+    return {"losses": losses, "PyTorch": golden.tolist(), "farthest": far}
 
 
 def train() -> dict[str, Any]:
@@ -290,40 +290,40 @@ def main() -> int:
     parser.add_argument("--row", action="store_true", help="write this GPU's row into --page, and print it")
     parser.add_argument("--page", type=Path, default=PAGE, help="the page of --row (default: docs/gpus.md)")
     parser.add_argument("--here", choices=ITEMS, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.list:
+    args = parser.parse_args()
+    if args.list:
         print("\n".join(f"{name:<8} {' '.join(str(f.__doc__).split())}" for name, f in ITEMS.items()))
         return 0
-    if asked.here:
-        return run_item(asked.here)
-    code = run_all(asked.out, asked.only, asked.skip)
-    if asked.row and asked.out.exists() and code != DeviceError.exit_code:
-        print(add_row(asked.page, json.loads(asked.out.read_text("utf-8"))))
+    if args.here:
+        return run_item(args.here)
+    code = run_all(args.out, args.only, args.skip)
+    if args.row and args.out.exists() and code != DeviceError.exit_code:
+        print(add_row(args.page, json.loads(args.out.read_text("utf-8"))))
     return code
 
 
 def run_all(out: Path, only: str | None, skip: Sequence[str] = ()) -> int:
     """Run the items that have not passed at this commit, and write the results after each."""
-    code, found = run_child("driver")
+    code, machine = run_child("driver")
     if code == DeviceError.exit_code:
-        print(f"first light: {found['error']}; nothing was run", file=sys.stderr)
+        print(f"first light: {machine['error']}; nothing was run", file=sys.stderr)
         return code
-    kept = json.loads(out.read_text("utf-8")) if out.exists() else {}
+    results = json.loads(out.read_text("utf-8")) if out.exists() else {}
     now = version()
     wanted = dict.fromkeys(["driver", only]) if only else [name for name in ITEMS if name not in skip]
     for name in wanted:
-        before = kept.get(name, {})
+        before = results.get(name, {})
         if not only and before.get("passed") and before.get("commit") == now and name != "driver":
             print(f"{name:<8} passed before")
             continue
         begun = time.perf_counter()
-        _, result = run_child(name) if name != "driver" else (code, found)
+        _, result = run_child(name) if name != "driver" else (code, machine)
         seconds = round(time.perf_counter() - begun, 1)
         when = datetime.now(UTC).isoformat(timespec="seconds")
-        kept[name] = {**result, "seconds": seconds, "at": when, "commit": now, "platform": platform.platform()}
-        replace_durably(out, (json.dumps(kept, indent=1) + "\n").encode())
+        results[name] = {**result, "seconds": seconds, "at": when, "commit": now, "platform": platform.platform()}
+        replace_durably(out, (json.dumps(results, indent=1) + "\n").encode())
         print(f"{name:<8} {'passed' if result['passed'] else 'FAILED: ' + result['error']} ({seconds} s)", flush=True)
-    return 0 if all(kept[name]["passed"] for name in ITEMS if name in kept) else 1
+    return 0 if all(results[name]["passed"] for name in ITEMS if name in results) else 1
 
 
 # --- the page of chips -----------------------------------------------------------------------------------------------
@@ -331,9 +331,9 @@ def run_all(out: Path, only: str | None, skip: Sequence[str] = ()) -> int:
 
 def version() -> str | None:
     """The commit, with "+" when files other than docs/gpus.md differ from it."""
-    found = commit()
-    if found is None or not found.endswith("+"):
-        return found
+    head = commit()
+    if head is None or not head.endswith("+"):
+        return head
     words = [
         "git",
         "-C",
@@ -346,13 +346,13 @@ def version() -> str | None:
         f":!{PAGE.relative_to(ROOT)}",
     ]
     done = subprocess.run(words, capture_output=True, text=True)
-    return found if done.returncode or done.stdout.strip() else found.removesuffix("+")
+    return head if done.returncode or done.stdout.strip() else head.removesuffix("+")
 
 
 def row_of(results: dict[str, Any]) -> dict[str, str]:
     """A GPU's row of docs/gpus.md: COLUMNS -> text, of the results at the commit of `driver`."""
     seen = results["driver"]
-    here = {name: found for name, found in results.items() if found["commit"] == seen["commit"]}
+    here = {name: result for name, result in results.items() if result["commit"] == seen["commit"]}
     failed = [name for name in ITEMS if name in here and not here[name]["passed"]]
     passed = [name for name in ITEMS if name in here and here[name]["passed"]]
     said = f"{len(passed)} of {len(ITEMS)}" + (f": {', '.join(passed)}" if len(passed) < len(ITEMS) else "")
@@ -374,9 +374,9 @@ def add_row(page: Path, results: dict[str, Any]) -> str:
     head = lines.index(f"| {' | '.join(COLUMNS)} |") + 2
     end = next(i for i in range(head, len(lines) + 1) if i == len(lines) or not lines[i].startswith("|"))
     same = f"| {' | '.join(row[name] for name in COLUMNS[:4])} |"
-    kept = [held for held in lines[head:end] if not held.startswith(same)]
+    others = [held for held in lines[head:end] if not held.startswith(same)]
     after = [held for held in lines[end:] if held != EMPTY]
-    replace_durably(page, ("\n".join([*lines[:head], *kept, line, *after]) + "\n").encode())
+    replace_durably(page, ("\n".join([*lines[:head], *others, line, *after]) + "\n").encode())
     return line
 
 

@@ -61,10 +61,10 @@ HOST_OF_TORCH = re.compile(r"^(?:torch::Tensor|at::Tensor|std::vector<torch)[^;]
 def folder_of_stubs(into: Path, sources: list[Path]) -> Path:
     """Headers of libraries that are not here, with all names of cuBLAS that the sources use."""
     used = {name for path in sources for name in NAME.findall(path.read_text("utf-8", "replace"))}
-    known = set(re.findall(r"\b(cublas\w+)\b", CUBLAS))
+    declared = set(re.findall(r"\b(cublas\w+)\b", CUBLAS))
     calls = "".join(
         f"template <class... A> cublasStatus_t {n}(A...) {{ return {{}}; }}\n"
-        for n in sorted(used - known)
+        for n in sorted(used - declared)
         if called(n)
     )
     values = "".join(f"static const int {n} = {i};\n" for i, n in enumerate(sorted(used)) if n.startswith("CUBLAS_OP")
@@ -126,9 +126,9 @@ def link(checkouts: Checkouts, verbose: bool) -> int:
     """Count, by repository, kernels and those that link; missing names, most frequent first."""
     files = list(checkouts.files())
     with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda pair: linked(checkouts, *pair), files))
+        results = list(pool.map(lambda pair: linked(checkouts, *pair), files))
     kernels, good, lacks, failed = Counter[str](), Counter[str](), Counter[str](), []
-    for (name, path), (problem, by_kernel) in zip(files, found, strict=True):
+    for (name, path), (problem, by_kernel) in zip(files, results, strict=True):
         if problem:
             failed.append(f"{name}: {path.name}: {problem}")
         kernels[name] += len(by_kernel)
@@ -137,8 +137,8 @@ def link(checkouts: Checkouts, verbose: bool) -> int:
     for name in checkouts.roots:
         print(f"{name:26} {good[name]:4} of {kernels[name]:4} kernels link")
     print(f"{'all':26} {good.total():4} of {kernels.total():4}: {good.total() / max(1, kernels.total()):.1%}")
-    for what, count in lacks.most_common():
-        print(f"  missing in {count}: {what}")
+    for instruction, count in lacks.most_common():
+        print(f"  missing in {count}: {instruction}")
     print(f"{len(failed)} of {len(files)} files do not compile here" + ("" if verbose else " (--verbose lists them)"))
     for line in failed if verbose else ():
         print(f"  {line}")
@@ -152,14 +152,14 @@ def linked(checkouts: Checkouts, name: str, path: Path) -> tuple[str, dict[str, 
     except CoreError as error:
         lines = [line for line in error.message.splitlines() if "error" in line] or [error.message]
         return lines[0].strip()[:160], {}
-    found: dict[str, list[str]] = {}
+    lacks: dict[str, list[str]] = {}
     for kernel in simulator.kernels:
         try:
             lacking = [one.message for one in missing(simulator.program(kernel))]
         except CoreError as error:
             lacking = [error.message]
-        found[kernel] = sorted({re.sub(r"[%$]\w+|\(.*?\)|\d{3,}", "_", one).partition(" (")[0][:90] for one in lacking})
-    return "", found
+        lacks[kernel] = sorted({re.sub(r"[%$]\w+|\(.*?\)|\d{3,}", "_", one).partition(" (")[0][:90] for one in lacking})
+    return "", lacks
 
 
 # --- launches --------------------------------------------------------------------------------------------------------
@@ -198,13 +198,13 @@ def launches(checkouts: Checkouts, only: str, strict: bool) -> int:
 
 def table() -> list[dict[str, Any]]:
     """The rows of foreign.toml, one a launch, each with the keys of its file."""
-    found = []
+    rows = []
     for part in tomli.loads(TABLE.read_text("utf-8"))["file"]:
         shared = {key: value for key, value in part.items() if key not in ("launch", "arrays")}
         for row in part["launch"]:
             arrays = {**part.get("arrays", {}), **row.get("arrays", {})}
-            found.append({"atol": 1e-5, "block": 256, "smem": 0, "defines": {}, **shared, **row, "arrays": arrays})
-    return found
+            rows.append({"atol": 1e-5, "block": 256, "smem": 0, "defines": {}, **shared, **row, "arrays": arrays})
+    return rows
 
 
 LOADED: dict[tuple[str, str], core.sim.KernelFile] = {}
@@ -261,8 +261,8 @@ def whole_name(file: core.sim.KernelFile, name: str) -> str:
     """The kernel that begins so, where a name ends with the start of template arguments: "gemm<float,"."""
     if not name.endswith(("<", ",")):
         return name
-    found = [one for one in file.kernels if one.replace(" ", "").startswith(name.replace(" ", "")) and "(" in one]
-    return found[0] if len(found) == 1 else name
+    names = [one for one in file.kernels if one.replace(" ", "").startswith(name.replace(" ", "")) and "(" in one]
+    return names[0] if len(names) == 1 else name
 
 
 def evaluated(text: Any, names: dict[str, Any]) -> Any:
@@ -279,14 +279,14 @@ def main() -> int:
     parser.add_argument("--only", default="", help="launches whose file or kernel has this in its name")
     parser.add_argument("--strict", action="store_true", help="launches in strict mode")
     parser.add_argument("--verbose", action="store_true", help="list the files that do not compile")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="corelm-") as folder:
-        checkouts = Checkouts([path.resolve() for path in asked.paths], Path(folder))
+        checkouts = Checkouts([path.resolve() for path in args.paths], Path(folder))
         if not checkouts.roots:
             parser.error(f"none of the paths ends with the name of a repository: {', '.join(REPOSITORIES)}")
-        if asked.what == "link":
-            return link(checkouts, asked.verbose)
-        return launches(checkouts, asked.only, asked.strict)
+        if args.what == "link":
+            return link(checkouts, args.verbose)
+        return launches(checkouts, args.only, args.strict)
 
 
 if __name__ == "__main__":

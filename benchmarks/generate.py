@@ -102,12 +102,12 @@ class Transformers:
 
 
 def timed(step):
-    found = []
+    times = []
     for _ in range(STEPS):
         begun = time.perf_counter()
         step()
-        found.append(time.perf_counter() - begun)
-    return found
+        times.append(time.perf_counter() - begun)
+    return times
 
 
 PEERS = {"ours": Ours, "transformers": Transformers}
@@ -132,26 +132,26 @@ def work(name, folder, threads):
 
 def measure(workers, args):
     """{peer: {"tokens_per_s", "cpu_ms": [one a round], "tokens": the text, "context": {length: [s of a token]}}}"""
-    found = {n: {"tokens_per_s": [], "cpu_ms": [], "context": {length: [] for length in CONTEXTS}} for n in workers}
+    rounds = {n: {"tokens_per_s": [], "cpu_ms": [], "context": {length: [] for length in CONTEXTS}} for n in workers}
     for number in range(args.rounds + 1):
         for name, worker in workers.items():
             answer = worker.ask(prompt=args.prompt, new=args.new)
-            found[name]["tokens"] = answer["tokens"]
+            rounds[name]["tokens"] = answer["tokens"]
             if number:  # the first round touches the memory and makes the plans
-                found[name]["tokens_per_s"].append(args.new / answer["seconds"])
-                found[name]["cpu_ms"].append(1e3 * answer["cpu"] / args.new)
+                rounds[name]["tokens_per_s"].append(args.new / answer["seconds"])
+                rounds[name]["cpu_ms"].append(1e3 * answer["cpu"] / args.new)
                 for length in CONTEXTS:
-                    found[name]["context"][length] += worker.ask(context=length)["seconds"]
+                    rounds[name]["context"][length] += worker.ask(context=length)["seconds"]
         if number:
-            rates = ", ".join(f"{name} {found[name]['tokens_per_s'][-1]:.1f}" for name in workers)
+            rates = ", ".join(f"{name} {rounds[name]['tokens_per_s'][-1]:.1f}" for name in workers)
             print(f"round {number}: {rates} tokens/s", flush=True)
-    return found
+    return rounds
 
 
-def summary(found):
+def summary(peers):
     """One row a peer: tokens/s, and milliseconds of a token after each context: the median and the minimum."""
     rows = []
-    for name, one in found.items():
+    for name, one in peers.items():
         row = {"peer": name, "median": statistics.median(one["tokens_per_s"]), "best": max(one["tokens_per_s"])}
         row["cpu_ms"] = statistics.median(one["cpu_ms"])
         for length, seconds in one["context"].items():
@@ -160,7 +160,7 @@ def summary(found):
     return rows
 
 
-def print_summary(rows, found):
+def print_summary(rows, peers):
     first, last = CONTEXTS
     print(f"\n| peer | tokens/s, median | best | CPU ms a token | ms a token at {first} | at {last} | grows by |")
     print("|---|--:|--:|--:|--:|--:|--:|")
@@ -171,11 +171,11 @@ def print_summary(rows, found):
             f"| {100 * (far / near - 1):.0f}% |"
         )
     if len(rows) > 1:
-        rates, cpu = ([one[key] for one in found.values()] for key in ("tokens_per_s", "cpu_ms"))
+        rates, cpu = ([one[key] for one in peers.values()] for key in ("tokens_per_s", "cpu_ms"))
         faster = statistics.median(a / b for a, b in zip(*rates, strict=True))
         less = statistics.median(b / a for a, b in zip(*cpu, strict=True))
-        same = len({tuple(one["tokens"]) for one in found.values()}) == 1
-        print(f"\n{' over '.join(found)}, medians of {len(rates[0])} rounds: {faster:.2f}; by CPU time {less:.2f}")
+        same = len({tuple(one["tokens"]) for one in peers.values()}) == 1
+        print(f"\n{' over '.join(peers)}, medians of {len(rates[0])} rounds: {faster:.2f}; by CPU time {less:.2f}")
         print("the text is the same" if same else "the texts DIFFER")
 
 
@@ -212,14 +212,14 @@ def main():
             for name in args.peers.split(","):
                 words = ("--folder", args.folder or temporary, "--threads", args.threads)
                 workers[name] = Worker(__file__, name, *words, threads=args.threads)
-            found = measure(workers, args)
+            rounds = measure(workers, args)
         finally:
             for worker in workers.values():
                 worker.close()
-    rows = summary(found)
-    print_summary(rows, found)
+    rows = summary(rounds)
+    print_summary(rows, rounds)
     if args.json:
-        args.json.write_text(json.dumps({"machine": about, "peers": rows, "rounds": found}, indent=2) + "\n")
+        args.json.write_text(json.dumps({"machine": about, "peers": rows, "rounds": rounds}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -174,10 +174,10 @@ def llmc(batch, args):
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         except OSError as error:
             return {"why": f"cannot be run: {error.strerror}"}
-    found = re.findall(r"^step\s+\d+/\d+ \| loss ([\d.]+).*?\| ([\d.]+) ms", done.stdout, re.MULTILINE)
-    if len(found) <= WARM:
+    steps = re.findall(r"^step\s+\d+/\d+ \| loss ([\d.]+).*?\| ([\d.]+) ms", done.stdout, re.MULTILINE)
+    if len(steps) <= WARM:
         return {"why": f"ended with code {done.returncode}: {(done.stdout + done.stderr).strip().splitlines()[-1:]}"}
-    return {"ms": [float(t) for _, t in found[WARM:]], "loss": float(found[0][0]), "memory": 0}
+    return {"ms": [float(t) for _, t in steps[WARM:]], "loss": float(steps[0][0]), "memory": 0}
 
 
 # --- the run ---------------------------------------------------------------------------------------------------------
@@ -189,20 +189,20 @@ def measure(args):
     for batch in args.batches:
         results[batch] = {peer: {"ms": [], "loss": None, "memory": 0, "why": ""} for peer in args.peers}
         for number in range(args.rounds):
-            for peer, found in results[batch].items():
-                if found["why"]:
+            for peer, row in results[batch].items():
+                if row["why"]:
                     continue
                 if time.monotonic() - began + seconds[peer] > 60 * args.minutes:
-                    found["why"] = found["why"] or f"left out: --minutes {args.minutes:g} are over"
+                    row["why"] = row["why"] or f"left out: --minutes {args.minutes:g} are over"
                     continue
                 start = time.monotonic()
                 answer = round_of(peer, batch, args)
                 seconds[peer] = 1.2 * (time.monotonic() - start)
-                found["why"] = answer.get("why", "")
+                row["why"] = answer.get("why", "")
                 if "ms" in answer:
-                    found["ms"].append(answer["ms"])
-                    found["loss"] = found["loss"] or answer["loss"]
-                    found["memory"] = max(found["memory"], answer["memory"])
+                    row["ms"].append(answer["ms"])
+                    row["loss"] = row["loss"] or answer["loss"]
+                    row["memory"] = max(row["memory"], answer["memory"])
                 save(results, args)
                 outcome = f"{statistics.median(answer['ms']):.1f} ms" if "ms" in answer else answer["why"]
                 print(f"B={batch} round {number + 1} {peer}: {outcome}", flush=True)
@@ -222,10 +222,10 @@ def rows_of(results, args):
     rows = []
     for batch, peers in results.items():
         medians = {p: statistics.median(t for one in f["ms"] for t in one) for p, f in peers.items() if f["ms"]}
-        for peer, found in peers.items():
-            row = {"B": batch, "peer": peer, "why": found["why"], "loss": found["loss"], "memory": found["memory"]}
+        for peer, result in peers.items():
+            row = {"B": batch, "peer": peer, "why": result["why"], "loss": result["loss"], "memory": result["memory"]}
             if peer in medians:
-                row["ms"], row["least"] = medians[peer], min(t for one in found["ms"] for t in one)
+                row["ms"], row["least"] = medians[peer], min(t for one in result["ms"] for t in one)
                 row["tokens_per_s"] = 1e3 * batch * args.seq / medians[peer]
                 row["over_ours"] = medians[peer] / medians["ours"] if "ours" in medians else None
             rows.append(row)

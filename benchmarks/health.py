@@ -25,14 +25,12 @@ from core.plan.health_rows import health_bytes, health_rows, written  # noqa: E4
 from core.plan.step_tensors import nbytes_of  # noqa: E402
 
 
-def engine_of(given):
+def engine_of(args):
     registry = load_registry()
-    where = {"device": "cuda", "precision": "bf16"} if given.plan else {"device": "cpu"}
-    dims = {"B": given.batch, "T": given.length}
+    where = {"device": "cuda", "precision": "bf16"} if args.plan else {"device": "cpu"}
+    dims = {"B": args.batch, "T": args.length}
     settings = Settings(dims=dims, optimizer="adamw", health=1, **where)
-    return Engine(
-        load_model(given.model, registry), registry, settings, PlannedDevice("sm_90a") if given.plan else None
-    )
+    return Engine(load_model(args.model, registry), registry, settings, PlannedDevice("sm_90a") if args.plan else None)
 
 
 def sizes(engine):
@@ -76,11 +74,11 @@ def main():
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--plan", action="store_true", help="plan for a GPU and run nothing")
-    given = parser.parse_args()
-    engine = engine_of(given)
+    args = parser.parse_args()
+    engine = engine_of(args)
     sizes(engine)
-    if not given.plan:
-        times(engine, given.steps)
+    if not args.plan:
+        times(engine, args.steps)
 
 
 if __name__ == "__main__":

@@ -37,9 +37,9 @@ def train_step(heads, lr, betas, eps, decay, clip):
         v = {name: betas[1] * v[name] + (1 - betas[1]) * x * x for name, x in g.items()}
 
         def updated(name, w):
-            kept = 1 - lr * decay if w.ndim == 2 else 1.0
+            shrink = 1 - lr * decay if w.ndim == 2 else 1.0
             root = jnp.sqrt(v[name] / (1 - betas[1] ** k)) + eps
-            return w * kept - lr * m[name] / (1 - betas[0] ** k) / root
+            return w * shrink - lr * m[name] / (1 - betas[0] ** k) / root
 
         return value, {name: updated(name, w) for name, w in p.items()}, m, v
 

@@ -39,8 +39,8 @@ class Chip:
         return made
 
     def launch(self, kernel: Kernel, args: Any, grid: Any, block: Any, smem: int = 0, cluster: int = 1) -> None:
-        asked = LaunchRecord(kernel, tuple(args), grid, block, smem, cluster, method=kernel.name, line=kernel.where)
-        self.device.run([CudaLaunch(asked)])
+        record = LaunchRecord(kernel, tuple(args), grid, block, smem, cluster, method=kernel.name, line=kernel.where)
+        self.device.run([CudaLaunch(record)])
         self.device.synchronize()
 
     def kernel(self, source: Any, name: str, defines: Any) -> Kernel:
@@ -63,18 +63,18 @@ class Chip:
         for key, array in arrays.items():
             array[...] = self.device.download(held[key]).view(array.dtype).reshape(array.shape)
 
-    def argument(self, asked: Any, held: Any) -> Any:
+    def argument(self, value: Any, held: Any) -> Any:
         """A buffer on the device, or a tensor map of it."""
-        if not isinstance(asked, core.sim.Map):
+        if not isinstance(value, core.sim.Map):
             return held
-        dtype = ELEMENTS[asked.array.dtype.name]
-        return asked.of(self.device.tensor(held.base, held.offset, asked.array.shape, dtype))
+        dtype = ELEMENTS[value.array.dtype.name]
+        return value.of(self.device.tensor(held.base, held.offset, value.array.shape, dtype))
 
 
 def array_of(argument: Any) -> Any:
     """The array of an argument that is a buffer or a tensor map of one; None for any other."""
-    found = argument.array if isinstance(argument, core.sim.Map) else argument
-    return found if isinstance(found, np.ndarray) else None
+    array = argument.array if isinstance(argument, core.sim.Map) else argument
+    return array if isinstance(array, np.ndarray) else None
 
 
 def copied(args: Any) -> list[Any]:

@@ -143,18 +143,18 @@ def torchs(device, weights, one, dtype="bfloat16"):
     exact = logits.double() if dtype == "float64" else logits.float()
     scale = SCALE.get(dtype, 1.0)
     (scale * torch.nn.functional.cross_entropy(exact.flatten(0, 1), targets.flatten())).backward()
-    found = {"logits": logits.detach(), **{name: w.grad.double() / scale for name, w in p.items()}}
-    return {name: w.double().cpu().numpy() for name, w in found.items()}
+    tensors = {"logits": logits.detach(), **{name: w.grad.double() / scale for name, w in p.items()}}
+    return {name: w.double().cpu().numpy() for name, w in tensors.items()}
 
 
 def distances(device, weights, one, precision="bf16"):
     """One row a tensor: its relative 2-norm from f64, ours in 16 bits and PyTorch's, and their ratio."""
     weights = {name: round_to(w, precision).astype(np.float32) for name, w in weights.items()}
     exact = ours("cpu", "f64", weights, one)
-    found = {"ours": ours(device, precision, weights, one), "torch": torchs(device, weights, one, TORCH[precision])}
+    computed = {"ours": ours(device, precision, weights, one), "torch": torchs(device, weights, one, TORCH[precision])}
     rows = []
     for name, true in exact.items():
-        far = {who: float(np.linalg.norm(got[name] - true) / np.linalg.norm(true)) for who, got in found.items()}
+        far = {who: float(np.linalg.norm(got[name] - true) / np.linalg.norm(true)) for who, got in computed.items()}
         rows.append({"tensor": name, **far, "ratio": far["ours"] / far["torch"]})
     return rows
 
@@ -231,9 +231,9 @@ def main():
         where: distances(args.device, weights, batch(args.steps), args.precision)
         for where, weights in at_weights.items()
     }
-    for where, found in at_weights.items():
-        show_distances(where, found)
-    farther = [r for found in at_weights.values() for r in found if r["ratio"] > args.slack]
+    for where, tensors in at_weights.items():
+        show_distances(where, tensors)
+    farther = [r for tensors in at_weights.values() for r in tensors if r["ratio"] > args.slack]
     if args.json:
         runs = {"f32": [r[0] for r in f32], args.precision: [r[0] for r in half]}
         Path(args.json).write_text(json.dumps({"curves": rows, "distances": at_weights, "losses": runs}, indent=1))

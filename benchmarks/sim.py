@@ -62,15 +62,15 @@ class FirstLaunches:
 
     def __init__(self, device: SimDevice) -> None:
         self.device = device
-        self.found: dict[str, Any] = {}
+        self.largest: dict[str, Any] = {}
         self.run = device._run
         device._run = self.saw  # type: ignore[method-assign]
 
     def saw(self, record: Any) -> Any:
         sizes = math.prod(record.grid) * math.prod(record.block)
-        known = self.found.get(record.kernel.name)
-        if known is None or sizes > known[0]:
-            self.found[record.kernel.name] = sizes, record
+        largest = self.largest.get(record.kernel.name)
+        if largest is None or sizes > largest[0]:
+            self.largest[record.kernel.name] = sizes, record
         return self.run(record)
 
 
@@ -123,24 +123,24 @@ def kernels(rounds: int, precision: str, most: float, spend: float, only: list[s
     interpreter runs once."""
     engine = engine_on("sim", precision)
     device: Any = engine.device
-    kept = FirstLaunches(device)
+    launches = FirstLaunches(device)
     engine.step([random_batch(engine, 0)], 1e-4)
-    for name, (_, record) in sorted(kept.found.items()):
+    for name, (_, record) in sorted(launches.largest.items()):
         if only and name not in only:
             continue
         best = {"interpreter": (math.inf, math.inf), "native": (math.inf, math.inf)}
         before, bits = Contents(device, record), {}
         device._simulators[record.kernel].program(record.kernel.name)  # the interpreter's, parsed and linked
         device.executor = "native"
-        kept.run(record)
+        launches.run(record)
         before.see()
         for _ in range(rounds):
             for executor in best:
                 if executor == "interpreter" and best[executor][0] > most and best[executor][0] < math.inf:
                     continue
                 device.executor = executor
-                found = repeated(lambda: kept.run(record), before.restore, spend)  # noqa: B023
-                best[executor] = (min(best[executor][0], found[0]), min(best[executor][1], found[1]))
+                least = repeated(lambda: launches.run(record), before.restore, spend)  # noqa: B023
+                best[executor] = (min(best[executor][0], least[0]), min(best[executor][1], least[1]))
                 bits[executor] = before.digest()
         slow, fast = best["interpreter"], best["native"]
         yield {"kernel": name, "grid": record.grid, "interpreter": slow, "native": fast,
@@ -193,8 +193,8 @@ def ready() -> None:
     spent = [0.0, 0.0]
 
     def of(make: Callable[[Any], Any]) -> Callable[[Any], None]:
-        def run(given: Any) -> None:
-            spent[:] = (a + b for a, b in zip(spent, timed(lambda: make(given)), strict=True))
+        def run(sample: Any) -> None:
+            spent[:] = (a + b for a, b in zip(spent, timed(lambda: make(sample)), strict=True))
 
         return run
 

@@ -165,11 +165,11 @@ class Round:
         whole, broken = self.tensors("whole"), self.tensors("broken")
         if whole != broken:
             raise Different(f"tensors differ:\n{whole}\n{broken}\n{self.tail('broken')}")
-        for what in ("metrics", "samples"):
-            ours, theirs = self.lines("whole", what), self.lines("broken", what)
+        for name in ("metrics", "samples"):
+            ours, theirs = self.lines("whole", name), self.lines("broken", name)
             wrong = [pair for pair in zip(ours, theirs, strict=False) if not agree(*pair)]
-            if wrong or (what == "metrics" and len(ours) != len(theirs)):
-                raise Different(f"{what} differ:\n{wrong[:2]}\n{self.tail('broken')}")
+            if wrong or (name == "metrics" and len(ours) != len(theirs)):
+                raise Different(f"{name} differ:\n{wrong[:2]}\n{self.tail('broken')}")
 
     def tensors(self, out: str) -> dict[str, str]:
         newest = max((self.folder / out / "checkpoints").glob("step_*"))
@@ -177,10 +177,10 @@ class Round:
             "step": newest.name
         }
 
-    def lines(self, out: str, what: str) -> list[dict[str, Any]]:
+    def lines(self, out: str, name: str) -> list[dict[str, Any]]:
         """By step, without times. A sample that a signal left out is a step without one."""
-        found = [json.loads(line) for line in (self.folder / out / f"{what}.jsonl").read_text().splitlines()]
-        by_step = {line["step"]: {k: v for k, v in line.items() if k not in TIMES} for line in found}
+        lines = [json.loads(line) for line in (self.folder / out / f"{name}.jsonl").read_text().splitlines()]
+        by_step = {line["step"]: {k: v for k, v in line.items() if k not in TIMES} for line in lines}
         return [by_step.get(step, {"step": step}) for step in range(1, self.steps + 1)]
 
     def tail(self, out: str) -> str:
@@ -218,14 +218,14 @@ def main() -> int:
     options.add_argument("--minutes", type=float, default=1.0)
     options.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     options.add_argument("--steps", type=int, default=300, help="of each run")
-    given = options.parse_args()
+    args = options.parse_args()
     try:
-        rounds, events = soak(given.minutes, given.seed, given.steps)
+        rounds, events = soak(args.minutes, args.seed, args.steps)
     except Different as different:
         print(different)
         return 1
     tally = ", ".join(f"{count} {event}" for event, count in sorted(events.items()))
-    print(f"{rounds} rounds of {given.steps} steps: {tally}; all bits as in the undisturbed runs")
+    print(f"{rounds} rounds of {args.steps} steps: {tally}; all bits as in the undisturbed runs")
     return 0
 
 

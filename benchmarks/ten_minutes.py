@@ -205,20 +205,20 @@ def add_bound(row: dict[str, Any], record: Any, model: str) -> None:
     row["limit"] = bound.limit
 
 
-def table(found: Mapping[str, Any]) -> Iterator[str]:
+def table(result: Mapping[str, Any]) -> Iterator[str]:
     """Markdown: the model's bound and the measured time of each kernel, the longest first."""
-    what, where = f"{found['model']} in {found['precision']}, B={found['B']}", f"{found['gpu']} ({found['arch']})"
-    yield f"{what}, on {where}: milliseconds of a micro-step"
+    run, where = f"{result['model']} in {result['precision']}, B={result['B']}", f"{result['gpu']} ({result['arch']})"
+    yield f"{run}, on {where}: milliseconds of a micro-step"
     yield ""
     yield "| kernel | launches | modelled, at least | measured | measured / modelled | modelled limit |"
     yield "|---|--:|--:|--:|--:|---|"
-    rows = sorted(found["kernels"], key=lambda row: -row["measured_ms"])
+    rows = sorted(result["kernels"], key=lambda row: -row["measured_ms"])
     for row in rows:
         name = row["kernel"].partition(" ")[0]
         yield f"| {name} | {row['launches']} | {_compared(row['modelled_ms'], row['measured_ms'])} | {row['limit']} |"
-    known = [row for row in rows if row["modelled_ms"]]
-    sums = (sum(row[name] for row in known) for name in ("modelled_ms", "measured_ms"))
-    yield f"| those with a model | {sum(row['launches'] for row in known)} | {_compared(*sums)} | |"
+    modelled = [row for row in rows if row["modelled_ms"]]
+    sums = (sum(row[name] for row in modelled) for name in ("modelled_ms", "measured_ms"))
+    yield f"| those with a model | {sum(row['launches'] for row in modelled)} | {_compared(*sums)} | |"
 
 
 def _compared(modelled: float | None, measured: float) -> str:
@@ -237,20 +237,20 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="print the parts")
     parser.add_argument("--kernels", type=Path, metavar="FILE", help=argparse.SUPPRESS)
     parser.add_argument("--dependent-launch", type=Path, metavar="FILE", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    words = {"config": asked.config, "batch": asked.batch, "tokens": SEQUENCE * asked.batch}
-    for file, measure in ((asked.kernels, kernels), (asked.dependent_launch, dependent_launch)):
+    args = parser.parse_args()
+    words = {"config": args.config, "batch": args.batch, "tokens": SEQUENCE * args.batch}
+    for file, measure in ((args.kernels, kernels), (args.dependent_launch, dependent_launch)):
         if file:
-            for held in measure(asked.config, asked.batch):
+            for held in measure(args.config, args.batch):
                 replace_durably(file, json.dumps(held, indent=1).encode())
             return 0
-    if asked.list:
+    if args.list:
         print("\n".join(f"{p.name:<12} {p.seconds:4} s  {' '.join(p.command)}" for p in PARTS))
         return 0
-    if asked.out is None:
+    if args.out is None:
         parser.error("--out FOLDER: where should results go?")
-    out = asked.out.resolve()
-    done = {} if asked.table else run_all(out, words, 60 * asked.minutes)
+    out = args.out.resolve()
+    done = {} if args.table else run_all(out, words, 60 * args.minutes)
     try:
         print("\n".join(table(json.loads((out / "kernels.json").read_text("utf-8")))))
     except (OSError, ValueError):

@@ -69,19 +69,19 @@ class Modelled(PlannedDevice):
 
 
 def timed(name, batch, registry):
-    """key -> [(choice, seconds)] of the candidates with the variant that is taken untuned, best guess first."""
+    """key -> [(choice, seconds)] of the candidates of the default variant, best guess first."""
     sizes = [f"dims.B={batch}", "dims.L=1", f"train.tokens_per_step={1024 * batch}"]
     config = load_config(CONFIG, overrides=sizes, device="cuda")
     model, device = load_model(config.model, registry), Modelled(name)
 
-    def engine_of(kept):
-        return build_engine(config, registry, model, None, device, kept)
+    def engine_of(configs):
+        return build_engine(config, registry, model, None, device, configs)
 
     options = {
         key: [choice for choice in held if choice.variant == held[0].variant]
         for key, held in candidates(engine_of({})).items()
     }  # fmt: skip
-    found = {}
+    times = {}
     for number in range(max(map(len, options.values()))):
         engine = engine_of({key: held[number] for key, held in options.items() if number < len(held)})
         taken = {}
@@ -90,8 +90,8 @@ def timed(name, batch, registry):
             taken[key] = taken.get(key, 0.0) + seconds
         for key, held in options.items():
             if number < len(held):
-                found.setdefault(key, []).append((held[number], taken[key]))
-    return {key: held for key, held in found.items() if len(held) > 1}
+                times.setdefault(key, []).append((held[number], taken[key]))
+    return {key: held for key, held in times.items() if len(held) > 1}
 
 
 def gains(name, batch, registry):
