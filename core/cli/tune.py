@@ -40,10 +40,9 @@ def command(
 ) -> None:
     """Find the fastest variant and tiles for each op of CONFIG's training step, by size, on this machine.
 
-    New runs on this machine use the result for ops whose variant the config does not name; a resumed run keeps its
-    choices. A run's table marks these choices "tuned", corelm's own for the architecture "shipped", and those by
-    priority "auto". Other tiles may give other bits. Ctrl-C ends tuning after the current round; the timed candidates
-    count.
+    New runs on this machine use the result for ops whose variant the config does not name; resumed runs keep their
+    choices. A run's table marks these choices "tuned", corelm's own for the architecture "shipped", the default "auto".
+    Other tiles may give other bits. Ctrl-C ends tuning after the current round; the timed candidates count.
     """
     from core.config import resolve_config
     from core.graph import load_model

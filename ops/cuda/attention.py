@@ -173,7 +173,7 @@ def forward_arguments(t):
 
 
 def backward_arguments(t, means):
-    """Arguments of the two kernels of backward; means: B heads T floats, written by the first and read by the second."""
+    """Arguments of the two kernels of backward; means: B heads T floats from the first to the second."""
     settings = (i32(t.T), i32(t.heads), i32(t.kv_heads), *mask(t), *scaling(t), i32(t.add_dqkv))
     to_dq = (t.dqkv, means, t.qkv, t.y, t.dy, t.lse, t.documents, *settings)
     return to_dq, (t.dqkv, means, t.qkv, t.dy, t.lse, t.documents, *settings)

@@ -19,7 +19,7 @@ class LayerNormNaive(Variant):
     can_add = ("x",)
     examples = [
         {"x": (67, 70)},  # two thread blocks of rows, two of columns
-        {"x": rows_of(509, ((100.0, 1.0), (-100.0, 1.0)))},  # one thread's sum loses digits that the second pass restores
+        {"x": rows_of(509, ((100.0, 1.0), (-100.0, 1.0)))},  # a thread's sum loses digits that the second pass restores
     ]
 
     def forward(self, t, launch):
