@@ -27,6 +27,7 @@ HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e
 MOST_WAITING = 64 << 20  # bytes that wait for a reader; later ones are left out, and counted
 NATIVE = 2  # the descriptor of stderr in every program
 PATIENCE = 1.0  # seconds that the last lines wait for a reader once a signal came
+IDLE = 1.0  # seconds without a text after which a writer's thread ends
 REPORTED = 0.05  # seconds between looks at a signal while they wait
 
 
@@ -171,9 +172,9 @@ class Writer:
             self._waiting.append(data)
             self._size += len(data)
             self._changed.notify_all()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="core-terminal", daemon=True)
-            self._thread.start()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="core-terminal", daemon=True)
+                self._thread.start()
         return None
 
     def finish(self) -> None:
@@ -198,7 +199,9 @@ class Writer:
         while True:
             with self._changed:
                 while not self._waiting:
-                    self._changed.wait()
+                    if not self._changed.wait(IDLE) and not self._waiting:
+                        self._thread = None  # the next text starts another
+                        return
                 data = self._waiting[0]
             written = 0
             try:

@@ -6,6 +6,7 @@ import doctest
 import io
 import math
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import small_run
 
-from core import words
+from core import terminal, words
 from core.devices import RESIDENT, SIM, DeviceKind, choose
 from core.devices.nvidia import nvidia_device
 from core.errors import DeviceError, UsageError
@@ -211,3 +212,22 @@ def test_lines_lose_whole_parts_before_letters() -> None:
 
 def test_what_a_model_writes_cannot_drive_the_terminal() -> None:
     assert printable("a\x1b[2Jb\n\tc\r\x07") == "a\ufffd[2Jb\n\tc\ufffd\ufffd"
+
+
+def test_a_writer_without_a_text_for_long_has_no_thread_and_starts_another_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended() -> bool:
+        deadline = time.monotonic() + 30
+        while writer._thread is not None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return writer._thread is None
+
+    monkeypatch.setattr(terminal, "IDLE", 0.05)
+    with open(tmp_path / "lines", "w", encoding="utf-8") as stream:
+        writer = terminal.Writer(stream)
+        for text in ("first", " second"):
+            writer.write(text)
+            writer.finish()
+            assert ended()
+    assert (tmp_path / "lines").read_text("utf-8") == "first second"
