@@ -6,6 +6,7 @@ listing of commands stays fast, and the source of a broken plugin can still be s
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,11 @@ class Candidate:
     entry: EntryPoint | None = None
     version: str = ""
     distribution: str = ""
+
+    @functools.cached_property
+    def real_root(self) -> Path | None:
+        """`root` without symbolic links."""
+        return self.root and Path(os.path.realpath(self.root))
 
 
 @dataclass

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from bisect import insort
+
 from core.plan.buffers import Buffer
 
 
 def place(buffers: list[Buffer]) -> int:
     """Give each buffer an offset so that no two that live at once overlap; the bytes needed in all."""
-    placed: list[Buffer] = []
+    placed: list[tuple[int, int, int, int]] = []  # (offset, end, first and last step) of each, by offset
     total = 0
     for buffer in sorted(buffers, key=lambda b: (-b.nbytes, b.first, b.name)):
-        together = [p for p in placed if p.first <= buffer.last and buffer.first <= p.last]
-        offset = 0
-        for other in sorted(together, key=lambda p: p.offset):
-            if offset + buffer.nbytes <= other.offset:
+        size, offset = buffer.nbytes, 0
+        for start, end, first, last in placed:
+            if first > buffer.last or buffer.first > last:
+                continue
+            if offset + size <= start:
                 break
-            offset = max(offset, other.offset + other.nbytes)
+            offset = max(offset, end)
         buffer.offset = offset
-        total = max(total, offset + buffer.nbytes)
-        placed.append(buffer)
+        total = max(total, offset + size)
+        insort(placed, (offset, offset + size, buffer.first, buffer.last))
     return total

@@ -156,13 +156,14 @@ def add_variants(building: Building) -> None:
     ]
     while waiting:
         ready = [(c, cls) for c, cls in waiting if not cls.base or cls.base in variants.get(cls.op, {})]
+        blocked = [(c, cls) for c, cls in waiting if cls.base and cls.base not in variants.get(cls.op, {})]
         for contribution, cls in ready or waiting:  # when none is ready, the first one has the reason
             try:
                 _add_variant(building, contribution.plugin, cls)
             except BuildError as error:
                 where = f"{place_of_class(cls)}: {cls.__name__}"
                 raise Rejected(contribution, BuildError(f"{where}: {error.message}", hint=error.hint)) from None
-        waiting = [entry for entry in waiting if entry not in ready]
+        waiting = blocked
 
 
 def _add_variant(building: Building, plugin: Candidate, cls: type[Variant]) -> None:

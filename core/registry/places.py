@@ -20,7 +20,7 @@ def asset(plugin: Candidate, folder: Path, file: Path | str, where: str) -> Path
 
     Symbolic links are followed first, so that none leads out. Raises BuildError.
     """
-    root = Path(os.path.realpath(plugin.root or folder))
+    root = plugin.real_root or Path(os.path.realpath(folder))
     try:
         path = Path(os.path.realpath(folder / file))
     except ValueError:
