@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from core import Variant, i32
+from core.device.planned import PlannedDevice
+from core.engine import Engine, Settings
+from core.graph import load_model
 from core.kernels.nvrtc import Resources
 from core.loader import load_registry
 from core.testing.case import cases_of
@@ -136,3 +139,13 @@ def test_what_the_listing_shows_is_the_most_of_all_instances(variant):
     arch, kernels = kernels_of(GELU, made, REGISTRY)
     assert arch == "sm_90a" and 0 < kernels["forward"].registers < 64
     assert widest([]) == {}
+
+
+def test_a_planned_step_compiles_for_its_architecture():
+    device = PlannedDevice("sm_80")
+    dims = {"B": 2, "T": 5, "S": 8, "V": 21, "P": 64, "C": 24, "H": 2, "L": 1}
+    settings = Settings(dims=dims, optimizer="adamw", device="cuda", precision="f32")
+    engine = Engine(load_model("gpt2_124m", REGISTRY), REGISTRY, settings, device)
+    engine.bound("train", (), {"B": 2, "T": 5}).run()
+    kernels = device.prepare([r for r in device.records if r.node in ("ln_f", "wte", "")])
+    assert kernels and all(0 < used.registers <= 255 for used in kernels.values())

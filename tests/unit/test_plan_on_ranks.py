@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from gpt2_plans import registry as shipped
 
 from core.cli import run as core_command
 from core.device.planned import PlannedDevice
@@ -13,7 +14,6 @@ from core.engine import Engine, Settings
 from core.errors import DeviceError
 from core.graph import load_model
 from core.kernels.chips import GPUS
-from core.loader import load_registry
 from core.plan.figures import check_fit, scratch
 from core.plan.fit import RESERVE, needed
 from core.plan.ranks_needed import GB, bytes_on, fewest, figures_on_ranks, gpu_rows
@@ -28,7 +28,7 @@ def report(ranks: int, model: str = "llama3_8b", free: int = 0, /, **settings: A
     device = PlannedDevice("sm_90a")
     if free:
         device.memory = lambda: (free, GPU_BYTES)  # type: ignore[method-assign]
-    registry = load_registry()
+    registry = shipped()
     made = {"device": "cuda", "precision": "bf16", "dims": {"B": 1, "T": 64}, "optimizer": "adamw", **settings}
     engine = Engine(load_model(model, registry), registry, Settings(**made), device, PlannedRanks(ranks))
     return engine.report(engine.plan("train"))
@@ -82,7 +82,7 @@ def test_gpt3_13b_needs_4_gpus_of_141_gb_and_175b_more_than_any_has() -> None:
     fitted = figures_on_ranks(report(8, "gpt3_13b", dims={"B": 1, "T": 2048}), 8)
     ranks = {row["gpus"][0]: row["ranks"] for row in fitted["gpus"]}
     assert (ranks["B200"], ranks["H200"], ranks["A100-SXM4-80GB"]) == (2, 4, None)
-    registry = load_registry()
+    registry = shipped()
     counts = {n: load_model(n, registry).build(registry).parameter_count for n in ("gpt3_13b", "gpt3_175b")}
     assert counts == {"gpt3_13b": 12_853_386_240, "gpt3_175b": 174_604_259_328}
     held = {

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from gpt2_plans import registry as shipped
 
 from core.cli import core as program
 from core.device.planned import PlannedDevice
 from core.engine import Engine, Settings
 from core.graph import load_model
-from core.loader import load_registry
 from core.plan.way import way
 
 ROOT = Path(__file__).parents[2]
@@ -91,7 +91,7 @@ def source_line(where):
 
 @pytest.mark.parametrize("model", ["gpt2_124m", "llama_125m"])
 def test_every_kernel_of_a_model_in_bf16_stands_where_the_way_says(model):
-    registry = load_registry()
+    registry = shipped()
     device = PlannedDevice("sm_90a")
     settings = Settings(dims={"B": 2, "T": 64, "L": 1}, precision="bf16", device="cuda", optimizer="adamw")
     engine = Engine(load_model(model, registry), registry, settings, device)

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gpt2_plans import registry as shipped
 
-from core.config import resolve_config
+from core.config import load_config
+from core.engine import Engine
 from core.graph import load_model
 from core.plan.way import way
-from core.registry import Registry
 from core.train.wiring import build_engine
 
 ROOT = Path(__file__).parents[2]
@@ -37,21 +38,20 @@ DIRECTIONS = {"forward", "backward", "forward_backward", "recompute"}
 NOTHING_READ = ("ndarray.fill",)  # functions that only write
 
 
-def planned(case: str, device: str) -> tuple[Any, Any, Registry]:
-    """(engine, plan of a training step, registry) of a case. No memory is allocated; cuda needs no GPU."""
+def engine_of(case: str, device: str) -> Engine:
+    """The engine of a case. No memory is allocated; cuda needs no GPU."""
     config, overrides = CASES[case]
-    loaded, registry = resolve_config(str(ROOT / f"configs/{config}.toml"), overrides=overrides, device=device)
-    engine = build_engine(
-        loaded, registry, load_model(loaded.model, registry), None, registry.devices[device].planned("")
-    )
-    return engine, engine.plan("train", (), 0), registry
+    loaded = load_config(str(ROOT / f"configs/{config}.toml"), overrides=overrides, device=device)
+    planned: Any = shipped().devices[device].planned
+    return build_engine(loaded, shipped(), load_model(loaded.model, shipped()), None, planned(""))
 
 
 @pytest.mark.parametrize("device", ["cpu", "sim", "cuda"])
 @pytest.mark.parametrize("case", CASES)
 def test_every_node_has_a_way_to_its_kernels_forward_and_backward(case: str, device: str) -> None:
     """Those that a fused node has taken, too."""
-    engine, plan, _ = planned(case, device)
+    engine = engine_of(case, device)
+    plan = engine.plan("train")
     for node in engine.graph.nodes:
         rows = way(plan, node.name, engine.device, engine.chooser)
         kinds = [row["what"] for row in rows]
@@ -77,7 +77,7 @@ def check_launch(row: dict[str, Any], device: str) -> None:
 
 def test_the_cases_have_every_op_of_every_shipped_model() -> None:
     """A model's ops are those of its TOML file; what it takes from `extends` is in another shipped file."""
-    registry, op = planned("tiny", "cpu")[2], re.compile(r'\bop = "(\w+)"')
-    shipped = {name for file in registry.models.values() for name in op.findall(file.path.read_text("utf-8"))}
-    cases = {node.op.name for case in CASES for node in planned(case, "cpu")[0].graph.nodes}
-    assert len(shipped) > 20 and not shipped - cases
+    op = re.compile(r'\bop = "(\w+)"')
+    in_models = {name for file in shipped().models.values() for name in op.findall(file.path.read_text("utf-8"))}
+    cases = {node.op.name for case in CASES for node in engine_of(case, "cpu").graph.nodes}
+    assert len(in_models) > 20 and not in_models - cases
