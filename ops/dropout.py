@@ -36,8 +36,8 @@ dropout = Op(
 )
 
 
-def kept(t, values):
-    """`values` scaled where an element is kept, 0 elsewhere."""
+def scaled(t, values):
+    """`values` with the factor 1 / (1 - p) where an element is kept, 0 elsewhere."""
     if t.key is None:
         return values
     return np.where(words(t.key, values.shape) >= np.uint32(t.p * 2**32), values * (1 / (1 - t.p)), 0)
@@ -50,7 +50,7 @@ class DropoutReference(Reference):
     made_of = {"y": "x", "dx": "dy"}
 
     def forward(self, t):
-        t.y[...] = kept(t, t.x)
+        t.y[...] = scaled(t, t.x)
 
     def backward(self, t):
-        t.add("dx", kept(t, t.dy))
+        t.add("dx", scaled(t, t.dy))
