@@ -250,12 +250,12 @@ def vague_names(folder: Path) -> list[str]:
     return names
 
 
-# The same for functions; of ops/, dropout's `kept` is part of its verdicts' key.
+# The same for functions.
 VAGUE_FUNCTIONS = VAGUE | {"asks", "behind", "besides", "given", "known", "says", "tell", "tells"}
 
 
 def test_functions_have_names_of_the_field() -> None:
-    inside = [p for folder in ("core", "plugins") for p in sorted((ROOT / folder).rglob("*.py"))]
+    inside = [p for folder in ("core", "ops", "plugins", "benchmarks") for p in sorted((ROOT / folder).rglob("*.py"))]
     functions = [(path, n.name) for path in inside for n in nodes_of(path) if isinstance(n, ast.FunctionDef)]
     vague = [f"{path.relative_to(ROOT)}: {name}" for path, name in functions if name.strip("_") in VAGUE_FUNCTIONS]
     assert not vague
