@@ -45,7 +45,9 @@ def stack() -> Iterator[ExitStack]:
 
 @pytest.fixture
 def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current directory; the cache is in it too."""
+    """A current directory that is empty but for the cache, which has nothing but the simulator's machine."""
+    import stored_machine
+
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CORELM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CORELM_CACHE", str(stored_machine.link(tmp_path / "cache")))
     return tmp_path

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import stored_machine
 
 from core.cli import run as core_command
 from core.errors import BuildError, UsageError
@@ -60,7 +61,7 @@ T = 16
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CORELM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CORELM_CACHE", str(stored_machine.link(tmp_path / "cache")))
     Path("mirrors.py").write_text(PLUGIN)
     Path("small.toml").write_text(CONFIG)
     return tmp_path

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import formula_ops
 import pytest
+import stored_machine
 
 from core.cli import run
 from core.errors import BuildError
@@ -131,7 +132,7 @@ def test_a_run_refuses_a_gradient_that_reference_and_kernels_have_wrong_alike(
     plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CORELM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CORELM_CACHE", str(stored_machine.link(tmp_path / "cache")))
     plugin.write_text(formula_ops.TEXT.replace("dx = 2 * r * dy", "dx = r * dy"))
     formula_ops.write_small_run(tmp_path, "squared_relu", "norm", check=True)
     assert run(["train", "small.toml", "--plugin", str(plugin), "--device", "sim", "--out", "run"]) == 3
