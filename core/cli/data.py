@@ -60,7 +60,7 @@ def prepare(
     """Write text (files, folders, globs, or builtin) as token shards with hashes beside them.
 
     Each file is a document, or holds several: a line of JSON each (--field), or with a --separator between them. A
-    document starts with the end-of-text token; another program's tokenizer has its own begin and end.
+    document starts with the end-of-text token; another program's tokenizer has ids of its own for both ends.
     """
     from core.data.convert import raw_to_shards, text_to_shards
     from core.data.documents import Reading

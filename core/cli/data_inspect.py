@@ -31,7 +31,7 @@ def inspect(
 ) -> None:
     """Show the contents of shards and texts: tokens, largest id, tokenizer, the first ids.
 
-    Of a run config: rows of a step's batch, with the text of their tokens, the targets that count in the loss, the
+    With a run config: rows of a step's batch, with the text of their tokens, the targets that count in the loss, the
     borders of documents, and the shares of a mix.
     """
     if len(sources) == 1 and sources[0].endswith(CONFIG):

@@ -60,7 +60,7 @@ def _fetching(evaluation: Evaluation) -> click.Command:
 
 @click.group("get", cls=Collections)
 def command() -> None:
-    """Fetch token shards and weights from the Hugging Face hub. An interrupted download resumes where it stopped."""
+    """Download token shards and weights from the Hugging Face hub. An interrupted download resumes where it stopped."""
 
 
 @command.command("fineweb")

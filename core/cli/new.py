@@ -38,7 +38,7 @@ out_option = click.option(
 
 @click.group("new")
 def command() -> None:
-    """Write a working start of an op, a variant, a plugin, a model or a course."""
+    """Create a working op, variant, plugin, model or course to edit."""
 
 
 @command.command("op")

@@ -19,7 +19,7 @@ class HellaSwag(Evaluation):
     """`cut` in the score: examples whose context was too long for the model and lost its beginning."""
 
     name = "hellaswag"
-    help = "llm.c's file of HellaSwag's questions: core get hellaswag."
+    help = "HellaSwag's questions in llm.c's file; core get hellaswag downloads it."
     tokenizer = "gpt2"
     download = Download("karpathy/llmc-starter-pack", "dataset", ("hellaswag_val.bin",))
 
