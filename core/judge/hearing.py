@@ -19,7 +19,8 @@ from core.testing.runner import POISON, unwritten
 
 # the kind of a KernelError -> the sub-verdict that it fails; "runs" for all others
 FAULTS = {
-    "out of bounds": "bounds", "race": "races", "uninitialised": "races", "in flight": "races", "order": "repeatable"
+    "out of bounds": "bounds", "race": "races", "uninitialised": "races", "in flight": "races", "early access": "races",
+    "order": "repeatable"
 }  # fmt: skip
 ELEMENT = (
     1e3  # times the bound on the 2-norm: the bound of one element, relative to itself or the tensor's root mean square

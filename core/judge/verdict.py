@@ -12,7 +12,7 @@ SHOWN = {PASSED: "ok", FAILED: "FAILED", WAITING: "waits", LEFT_OUT: "-"}
 # sub-verdict -> its question, in their order
 QUESTIONS = {
     "compiles": "the file compiles and has the problem's kernels with their arguments",
-    "alone": "device code that starts nothing and reads no clock",
+    "alone": "device code that reads no clock",
     "precision": "arithmetic as wide as the buffers",
     "bounds": "every access falls inside its buffer",
     "races": "no two threads use an element unordered",

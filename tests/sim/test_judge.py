@@ -33,7 +33,13 @@ SUM = """extern "C" __global__ void sums(float* y, const float* x, int C) {
 }"""
 
 
-@pytest.mark.parametrize("problem, text", [(SCALE, RIGHT), (SUMS, SUM)], ids=["scale", "sums"])
+START = 'asm volatile("griddepcontrol.launch_dependents; griddepcontrol.wait;" ::: "memory");'  # as dependent_start()
+STARTS = kernel(f"{START} if (i < n) y[i] = 2 * x[i];")
+
+
+@pytest.mark.parametrize(
+    "problem, text", [(SCALE, RIGHT), (SUMS, SUM), (SCALE, STARTS)], ids=["scale", "sums", "dependent start"]
+)
 def test_a_right_kernel_passes_every_question(problem: Problem, text: str) -> None:
     found = heard(problem, text)
     assert found.passed, failure(found)
@@ -59,8 +65,6 @@ FAILING: dict[str, list[tuple[Problem, str, str]]] = {
         (SCALE, f'#include "/etc/passwd"\n{RIGHT}', "includes \"/etc/passwd\""),
     ],
     "alone": [
-        (SCALE, kernel('asm volatile("griddepcontrol.launch_dependents;"); if (i < n) y[i] = 2 * x[i];'),
-         "lets the next kernel start early"),
         (SCALE, kernel("if (i < n) y[i] = clock64() ? 2 * x[i] : 0;"), "kernel.cu:3 reads %clock64"),
     ],
     "precision": [
@@ -78,6 +82,7 @@ FAILING: dict[str, list[tuple[Problem, str, str]]] = {
         (SCALE, kernel("for (int k = 0; k < n; k++) y[k] = 2 * x[k] + i * 0.0f;"), r"y\["),
         (SUMS, SUM.replace("s[threadIdx.x] = sum;", "if (sum != 0.125f) if (threadIdx.x < 40) s[threadIdx.x] = sum;"),
          "nothing has written"),
+        (SCALE, kernel(f"if (i < n) y[i] = 2 * x[i]; {START}"), "is accessed before griddepcontrol.wait"),
     ],
     "runs": [
         (SUMS, SUM.replace("__syncthreads();\n        if (threadIdx.x < o) s",
