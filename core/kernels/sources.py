@@ -113,6 +113,11 @@ def with_headers(source: Path) -> list[Path]:
     return list(headers)
 
 
+def parts_of(source: Path) -> dict[Path, str]:
+    """The texts of `with_headers` without an `#include "..."`, each with the lines of its file."""
+    return {path: ALONE.sub("", read_source(path)) for path in with_headers(source)}
+
+
 def whole_text(source: Path) -> str:
     """A source after the files that it includes, as one text without an `#include "..."`."""
-    return "\n".join(ALONE.sub("", read_source(path)) for path in with_headers(source))
+    return "\n".join(parts_of(source).values())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from core.device.launch import HostRecord, LaunchRecord, sources_of
 from core.device.simulated import SimDevice
 from core.errors import BuildError
 from core.kernels.nvrtc import Kernel, compile_ptx
-from core.kernels.sources import whole_text
+from core.kernels.sources import parts_of, whole_text
 from core.op import Op, Tensors, Variant
 from core.registry import Registry
 from core.sim.faults import PtxError
@@ -28,14 +28,14 @@ from core.testing.checks import SUBCHECKS, applies
 from core.testing.compiles import launches_of
 from core.testing.devices import DeviceRunner, SimRunner
 from core.testing.log import Log, StopChecks
-from core.testing.processes import processes, registry_of
+from core.testing.processes import outcomes_of, processes, registry_of
 from core.testing.runner import Call, Outcome
 from core.testing.strict_choice import StrictChoice
 from core.testing.trial import Trial
 from core.testing.trials import all_trials
 from core.threads import cores
 
-__all__ = ["KernelSwap", "Registry", "cores", "processes", "registry_of", "whole_text"]
+__all__ = ["KernelSwap", "Registry", "cores", "outcomes_of", "parts_of", "processes", "registry_of", "whole_text"]
 
 FORWARD_ONLY = ("forward", "decode", "random")  # sub-checks that a backward has no part in
 PLACES = re.compile(r"^\s*(?:\.loc|\.file|//).*$|^\s*\.section\s+\.debug.*", re.MULTILINE)
@@ -44,39 +44,41 @@ ENDLESS = 50_000  # branches of a thread block: a hundred times those of any exa
 CERTAIN = ("repeat",)  # the simulator repeats itself
 
 
+Texts = Mapping[Path, str]  # a file of kernels -> the whole text in its place
+
+
 class SwapDevice(SimDevice):
-    """A simulator that compiles another text for the kernels that one launcher takes from one file."""
+    """A simulator that compiles other texts for the kernels that one launcher takes from some files."""
 
     def __init__(self) -> None:
         super().__init__(limit=ENDLESS)
-        self.method, self.text, self.source = "", "", Path()
+        self.method = ""
+        self.texts: Texts = {}
         self.unbuilt = False  # whether a broken text did not compile
 
     def record(
         self, variant: Variant, method: str, t: Tensors, pick: Any, workspace: Any, counters: Any = None
     ) -> list[LaunchRecord]:
         recorded = super().record(variant, method, t, pick, workspace, counters)
-        if not self.text or method != self.method:
+        if method != self.method:
             return recorded
-        return [
-            replace(r, kernel=replace(r.kernel, text=self.text)) if r.kernel.source == self.source else r
-            for r in recorded
-        ]
+        broken = {r.kernel: replace(r.kernel, text=self.texts.get(r.kernel.source, r.kernel.text)) for r in recorded}
+        return [replace(r, kernel=broken[r.kernel]) for r in recorded]
 
     def prepare(self, commands: Sequence[LaunchRecord | HostRecord]) -> None:
         try:
             super().prepare(commands)
         except BuildError as error:
-            self.unbuilt = self.unbuilt or bool(self.text) and not isinstance(error, PtxError)
+            self.unbuilt = self.unbuilt or bool(self.texts) and not isinstance(error, PtxError)
             raise
 
-    def swap(self, method: str = "", text: str = "", source: Path = Path()) -> None:
-        """From here on `method` launches the kernels of `text`, not of `source`; without arguments, of `source`."""
-        self.method, self.text, self.source, self.unbuilt = method, text, source, False
+    def swap(self, method: str = "", texts: Texts | None = None) -> None:
+        """From here on `method` launches the kernels of these texts; without arguments, those of its own files."""
+        self.method, self.texts, self.unbuilt = method, texts or {}, False
         for kernel in [k for k in self._simulators if k.text]:
             simulator = self._simulators.pop(kernel)
-            for compiled in [c for c, s in self._by_ptx.items() if s is simulator]:
-                del self._by_ptx[compiled]
+            self._by_ptx = {compiled: s for compiled, s in self._by_ptx.items() if s is not simulator}
+            self._by_file = {file: s for file, s in self._by_file.items() if s is not simulator}
 
 
 class SwapRunner(SimRunner):
@@ -91,7 +93,7 @@ class SwapRunner(SimRunner):
         return SwapDevice()
 
     def run(self, call: Call) -> Outcome:
-        self.swapped = bool(self.target.text) and call.method == self.target.method
+        self.swapped = bool(self.target.texts) and call.method == self.target.method
         self.fast = call.fast  # a broken call is not held, and an earlier one may have been a fast one
         return DeviceRunner.run(self, call) if self.swapped else super().run(call)
 
@@ -99,7 +101,7 @@ class SwapRunner(SimRunner):
         if self.strict and self.swapped:
             super().launch(commands)
         else:
-            self.target.strict = False
+            self.target.strict, self.target.executor = False, None  # a launch before may have been a strict one
             self.target.run(commands)
 
 
@@ -143,25 +145,26 @@ class KernelSwap:
                 by_method[launch.method][launch.kernel] = None
         return {method: list(kernels) for method, kernels in by_method.items()}
 
-    def same_code(self, method: str, source: Path, text: str) -> bool:
-        """Whether the compiler makes the same of `text` as of `source`, for all that a launcher takes from it, under
-        every macro and both types. It ends at the first difference. BuildError for an error of compilation."""
-        for kernel in [k for k in self.kernels[method] if k.source == source]:
-            other = replace(kernel, text=text)
+    def same_code(self, method: str, texts: Texts) -> bool:
+        """Whether the compiler makes the same of these texts as of the files in whose place they are, for all that a
+        launcher takes from these, under every macro and both types. It ends at the first difference. BuildError for an
+        error of compilation."""
+        for kernel in [k for k in self.kernels[method] if k.source in texts]:
+            other = replace(kernel, text=texts[kernel.source])
             before, after = (compile_ptx(k).ptx for k in (kernel, other))
             if code_of(before, kernel.name) != code_of(after, kernel.name):
                 return False
         return True
 
-    def failed_check(self, method: str, source: Path, text: str) -> str:
-        """The first sub-check that `text` fails in place of `source` where the launcher `method` takes kernels from it;
+    def failed_check(self, method: str, texts: Texts) -> str:
+        """The first sub-check that the variant fails where its launcher `method` takes its kernels from these texts;
         "" where it passes all. BuildError for a text that does not compile under some macro."""
         device = self.runner.target
-        device.swap(method, text, source)
+        device.swap(method, texts)
         try:
             failed = self._failed(method, strict=False) or self._failed(method, strict=True)
             if device.unbuilt:
-                raise BuildError(f"{source.name}: the text does not compile")
+                raise BuildError(f"{', '.join(source.name for source in texts)}: the text does not compile")
             return failed
         finally:
             device.swap()

@@ -52,6 +52,10 @@ class Mutant:
         return f"{self.fault.function}: {self.fault.before} -> {self.fault.after}{again}"
 
     @property
+    def place(self) -> str:
+        return f"line {self.fault.line}"
+
+    @property
     def kind(self) -> str:
         """The kind of fault, where its maker gives one."""
         return getattr(self.fault, "kind", "")

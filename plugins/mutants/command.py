@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import click
@@ -53,11 +53,24 @@ def mutants(
     Every backward, or with --device sim every kernel, is broken in every known way, one fault at a time. Exit code 1
     if the op check passes a broken version that no reviewed list explains.
     """
+    from core.endings import ending
+
     from core import CheckFailed, UsageError
     from core.testing import load_registry
     from core.testing.mutation import cores, processes
 
-    from .suite import SAMPLE, Reviewed, in_processes, lines_of, listing_of, run_mutants, summary, totals
+    from .suite import (
+        SAMPLE,
+        Result,
+        Reviewed,
+        as_json,
+        chosen,
+        in_processes,
+        lines_of,
+        listing_of,
+        run_mutants,
+        totals,
+    )
 
     if sample and whole:
         raise UsageError("--sample N or --whole, not both")
@@ -67,14 +80,18 @@ def mutants(
         return
     reviewed = Reviewed.read(*lists) if lists else Reviewed.shipped()
     number = 0 if whole or listed else sample or SAMPLE[device]
-    results = []
+    begun: list[Result] = []
+    results: list[Result] = []
+    every = [f"{op.name}.{variant.name}" for op, variant in chosen(registry, names, device)]
     workers = workers or cores()
-    with processes(workers) if workers > 1 else nullcontext() as pool:
+    with (
+        ending(partial(rows_text if as_json else totals, every, begun, results), begun),
+        processes(workers) if workers > 1 else nullcontext() as pool,
+    ):
         judge = in_processes(pool, device, plugin) if pool else None
-        for result in run_mutants(registry, names, reviewed, number, device, judge, listed):
+        for result in run_mutants(registry, names, reviewed, number, device, judge, listed, begun.append):
             results.append(result)
             if not as_json and result.verdicts:
                 click.echo("\n".join(lines_of(result, listed)))
-    click.echo(json.dumps([summary(r) for r in results], indent=2) if as_json else totals(results))
     if any(r.caught if listed else r.survivors for r in results):
         raise SystemExit(CheckFailed.exit_code)

@@ -22,6 +22,10 @@ class Edit(NamedTuple):
     new: str
     kind: str  # of fault, in a word or two
 
+    def made_in(self, text: str) -> str:
+        """The text with the edit."""
+        return text[: self.start] + self.new + text[self.end :]
+
 
 INVISIBLE = re.compile(r"//[^\n]*|/\*.*?\*/|\"[^\"\n]*\"|^[ \t]*#(?:\\\n|[^\n])*", re.DOTALL | re.MULTILINE)
 WORD = re.compile(r"[A-Za-z_]\w*")
@@ -62,14 +66,17 @@ ASSIGNED = re.compile(r"(?P<target>[*\w][^=;{}]*?) (?P<sign>=|\+=|-=|\*=) (?P<va
 
 
 class Fault(NamedTuple):
-    """One broken version: `before` and `after` are the line's text, `text` is the whole file's."""
+    """One broken version: `before` and `after` are the line's text, `edit` is of the whole text."""
 
     function: str
-    kind: str
     line: int
     before: str
     after: str
-    text: str
+    edit: Edit
+
+    @property
+    def kind(self) -> str:
+        return self.edit.kind
 
 
 @dataclass(frozen=True)
@@ -172,15 +179,16 @@ def faults(text: str, kernels: Iterable[str]) -> Iterator[Fault]:
     code = visible(text)
     seen = {text}
     for function in reached(functions_of(text), text, kernels):
-        for lo, hi, new, kind in sorted(edits(code, function)):
-            broken = text[:lo] + new + text[hi:]
+        for edit in sorted(edits(code, function)):
+            lo, hi, new, _ = edit
+            broken = edit.made_in(text)
             if broken in seen:
                 continue
             seen.add(broken)
             first, last = text.rfind("\n", 0, lo) + 1, text.find("\n", hi)
             before, after = code[first:last], code[first:lo] + new + code[hi:last]
             line = text.count("\n", 0, lo) + 1
-            yield Fault(function.name, kind, line, shortened(before), shortened(after), broken)
+            yield Fault(function.name, line, shortened(before), shortened(after), edit)
 
 
 def shortened(text: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -19,7 +19,7 @@ from typing import Any
 import tomli
 
 from core import Op, UsageError, Variant
-from core.testing.mutation import Registry, registry_of
+from core.testing.mutation import Registry, outcomes_of, registry_of
 
 from .bench import EQUIVALENT, NO_MUTANT, Bench, Mutant, in_order
 from .kernels import KernelBench
@@ -31,7 +31,8 @@ BENCHES: Mapping[str, Callable[[Op, Variant, Registry], Bench]] = {"cpu": Launch
 BREAKS = {"cpu": "cpu", "sim": "cuda"}  # --device -> the `Variant.device` whose variants are broken
 SAMPLE = {"cpu": 0, "sim": 20}  # default number of mutants of each launcher, which ends in minutes
 
-Judge = Callable[[str, Sequence[int]], Sequence[str]]  # (op.variant, its mutants' numbers) -> outcomes, by `caught`
+# (op.variant, its mutants' numbers) -> outcomes, by `caught`, each as soon as it is there
+Judge = Callable[[str, Sequence[int]], Iterable[str]]
 
 
 @dataclass(frozen=True)
@@ -98,19 +99,22 @@ def run_mutants(
     device: str = "cpu",
     judge: Judge | None = None,
     listed: bool = False,
+    begun: Callable[[Result], None] = lambda result: None,
 ) -> Iterator[Result]:
     """Hold the mutants of the named ops and variants (all without names) to the op check, variant by variant.
 
     sample: of each launcher, the number of those that count, spread over its functions and the kinds of fault; 0: all.
     judge: gives the outcomes of mutants; without one, they are run here, one after the other.
     listed: only those of the reviewed list, which are otherwise the only ones left out.
+    begun: gets each result before its first verdict.
     """
     reviewed = reviewed or Reviewed()
     for op, variant in chosen(registry, names, device):
         bench = BENCHES[device](op, variant, registry)
         name = f"{op.name}.{variant.name}"
         judged = partial(judge, name) if judge else partial(here, bench)
-        result = Result(name, unbroken=[] if sample else bench.unbroken())
+        begun(result := Result(name))
+        result.unbroken = [] if sample else bench.unbroken()
         launchers: dict[str, list[int]] = {}
         for number, mutant in enumerate(bench.mutants):
             if listed and not reviewed.reason(mutant):
@@ -123,23 +127,23 @@ def run_mutants(
         yield result
 
 
-def here(bench: Bench, numbers: Sequence[int]) -> list[str]:
-    return [bench.caught(bench.mutants[n]) for n in numbers]
+def here(bench: Bench, numbers: Sequence[int]) -> Iterator[str]:
+    return (bench.caught(bench.mutants[n]) for n in numbers)
 
 
 def verdicts_on(
-    bench: Bench, order: Sequence[int], reviewed: Reviewed, enough: int, judge: Callable[[Sequence[int]], Sequence[str]]
+    bench: Bench, order: Sequence[int], reviewed: Reviewed, enough: int, judge: Callable[[Sequence[int]], Iterable[str]]
 ) -> Iterator[Verdict]:
     """The verdicts on mutants in `order`, until `enough` of them count."""
     waiting = list(order)
     while waiting and enough > 0:
         some, waiting = waiting[:enough], waiting[enough:]
-        outcomes = {n: EQUIVALENT for n in some if reviewed.reason(bench.mutants[n])}
-        new = [n for n in some if n not in outcomes]
-        outcomes |= dict(zip(new, judge(new), strict=True))
-        verdicts = [Verdict(bench.mutants[n], outcomes[n]) for n in some]
-        enough -= sum(v.counts for v in verdicts)
-        yield from verdicts
+        listed = {n for n in some if reviewed.reason(bench.mutants[n])}
+        outcomes = iter(judge([n for n in some if n not in listed]))
+        for n in some:
+            verdict = Verdict(bench.mutants[n], EQUIVALENT if n in listed else next(outcomes))
+            enough -= verdict.counts
+            yield verdict
 
 
 def chosen(registry: Registry, names: Sequence[str], device: str = "cpu") -> Iterator[tuple[Op, Variant]]:
@@ -171,7 +175,7 @@ def _caught(device: str, plugins: tuple[str, ...], name: str, number: int) -> st
 
 def in_processes(pool: ProcessPoolExecutor, device: str, plugins: tuple[str, ...]) -> Judge:
     """A judge who has every mutant run in a process of the pool."""
-    return lambda name, numbers: list(pool.map(partial(_caught, device, plugins, name), numbers))
+    return lambda name, numbers: outcomes_of(pool, partial(_caught, device, plugins, name), numbers)
 
 
 # --- the reviewed list -------------------------------------------------------------------------------------------
@@ -238,6 +242,14 @@ def listing_of(registry: Registry, names: Sequence[str], device: str) -> Iterato
             yield f"{mutant.name}: {mutant.key}"
 
 
+def rows_text(names: Sequence[str], results: Sequence[Result], finished: Sized, cut_off: str = "") -> str:
+    """All results, one for each of `names`. cut_off: why the suite ended early, in those that are not finished."""
+    begun = [*results, *map(Result, names[len(results) :])]
+    reasons = [cut_off if number >= len(finished) else "" for number in range(len(begun))]
+    rows = [summary(result) | {"cut_off": why} for result, why in zip(begun, reasons, strict=True)]
+    return json.dumps(rows, indent=2)
+
+
 def summary(result: Result) -> dict[str, Any]:
     return {
         "name": result.name,
@@ -261,11 +273,14 @@ def lines_of(result: Result, listed: bool = False) -> Iterator[str]:
     if listed:
         yield from (f"  LISTED, AND CAUGHT by {v.said}: {v.mutant.key}" for v in result.caught)
     else:
-        yield from (f"\nNOT CAUGHT, line {m.fault.line}:\n{as_toml(m)}" for m in result.survivors)
+        yield from (f"\nNOT CAUGHT, {m.place}:\n{as_toml(m)}" for m in result.survivors)
 
 
-def totals(results: Sequence[Result]) -> str:
+def totals(names: Sequence[str], results: Sequence[Result], finished: Sized, cut_off: str = "") -> str:
+    """The sum of all results, and the variants of `names` that are not finished."""
     lines = [f"{sum(len(r.caught) for r in results)} of {sum(r.held for r in results)} broken versions caught"]
+    if cut_off:
+        lines.append(f"not finished: {', '.join(names[len(finished) :])}: {cut_off}")
     left_out = sum((r.left_out() for r in results), Counter[str]())
     if left_out:
         lines.append("not counted: " + ", ".join(f"{n} {why}" for why, n in left_out.items()))

@@ -18,15 +18,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from core.plugins.mutants.bench import IDENTICAL, in_order
+from core.plugins.mutants.command import mutants
+from core.plugins.mutants.faults_cuda import Edit
 from core.plugins.mutants.faults_cuda import faults as faults_of_text
 from core.plugins.mutants.faults_python import faults, without_last_column, without_last_row
-from core.plugins.mutants.kernels import KernelBench
+from core.plugins.mutants.kernels import KernelBench, KernelMutant
 from core.plugins.mutants.launchers import LauncherBench, LauncherMutant, faults_of
 from core.plugins.mutants.suite import BENCHES, Reviewed, chosen, run_mutants
 
 from core import SLOT, UsageError, Variant
 from core.testing import load_registry, make_tensors
+from core.testing.mutation import parts_of
 
 REGISTRY = load_registry(only=())
 REVIEWED = Reviewed.read(Path(__file__).with_name("mutants_equivalent.toml"))
@@ -220,11 +224,14 @@ def test_a_sample_is_of_every_function_and_of_many_kinds_of_fault(name: str) -> 
 def test_a_kernel_that_is_written_otherwise_is_no_mutant() -> None:
     bench = bench_of("gelu.naive")
     one = next(m for m in bench.mutants if m.method == "backward" and "naive_dx" in m.key)
-    text = Path("ops/cuda/gelu.cu").read_text("utf-8")
-    same = replace(one, fault=one.fault._replace(text=text.replace("value * slope", "slope * value")))
-    wrong = replace(one, fault=one.fault._replace(text=text.replace("value * slope", "value - slope")))
-    assert bench.caught(same) == IDENTICAL
-    assert bench.caught(wrong) == "gradient"
+    assert bench.caught(edited(one, "value * slope", "slope * value")) == IDENTICAL
+    assert bench.caught(edited(one, "value * slope", "value - slope")) == "gradient"
+
+
+def edited(mutant: KernelMutant, old: str, new: str) -> KernelMutant:
+    """The mutant with another edit of its file."""
+    at = parts_of(mutant.file)[mutant.file].index(old)
+    return replace(mutant, fault=mutant.fault._replace(edit=Edit(at, at + len(old), new, "by hand")))
 
 
 def test_another_kernels_shared_memory_makes_no_mutant() -> None:
@@ -237,9 +244,7 @@ def test_another_kernels_shared_memory_makes_no_mutant() -> None:
 def test_a_kernel_that_never_ends_is_caught() -> None:
     bench = bench_of("embedding.owner")
     one = next(m for m in bench.mutants if m.method == "backward" and m.fault.function == "owner_dweight")
-    text = Path("ops/cuda/embedding.cu").read_text("utf-8")
-    endless = replace(one, fault=one.fault._replace(text=text.replace("left &= left - 1", "left &= left")))
-    assert bench.caught(endless) == "gradient"
+    assert bench.caught(edited(one, "left &= left - 1", "left &= left")) == "gradient"
 
 
 def test_a_race_is_seen_though_the_call_before_was_a_fast_one() -> None:
@@ -320,6 +325,26 @@ def test_the_command_exits_with_1_and_names_the_mutant_that_the_check_lets_pass(
     assert 'mutant = "backward: rows[:t.T] = t.dy.sum(0) -> rows[:t.T] += t.dy.sum(0)"' in done.stdout
     monkeypatch.chdir(tmp_path)
     assert set(REVIEWED.entries) < set(Reviewed.shipped().entries)
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_suite_that_is_cut_off_prints_its_results_until_then(monkeypatch: pytest.MonkeyPatch, as_json: bool) -> None:
+    calls: list[Any] = []
+
+    def caught(self: LauncherBench, mutant: LauncherMutant) -> str:
+        calls.append(mutant)
+        if len(calls) > 5:
+            raise KeyboardInterrupt
+        return "gradient"
+
+    monkeypatch.setattr(LauncherBench, "caught", caught)
+    words = ["gelu", "--workers", "1", "--sample", "3", *(["--json"] if as_json else [])]
+    said = CliRunner().invoke(mutants, words).stdout
+    if as_json:
+        rows = [(row["name"], row["held"], row["cut_off"]) for row in json.loads(said)]
+        assert rows == [("gelu.reference", 3, ""), ("gelu.blocked", 2, "interrupted")]
+    else:
+        assert "5 of 5 broken versions caught\nnot finished: gelu.blocked: interrupted\n" in said
 
 
 def test_the_command_refuses_a_sample_of_the_whole_and_an_unknown_op() -> None:
