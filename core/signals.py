@@ -58,6 +58,7 @@ class Listener:
         self._deadline: threading.Timer | None = None
         self.witness: Callable[[int], None] | None = None  # sees each signal first
         self.seen: dict[int, object] = {}  # signals that are the witness's alone, and the handlers before
+        self.last_words: Callable[[], None] | None = None  # before an end at once
         self._thread = threading.Thread(target=self._listen, name="core-signals", daemon=True)
 
     def begin(self) -> None:
@@ -123,7 +124,7 @@ class Listener:
 
     def _expire(self) -> None:
         if self.stop is None:
-            os._exit(128 + self.noted)
+            _end_at_once(self.noted)
 
 
 _listener: Listener | None = None
@@ -163,6 +164,21 @@ def listening(suffix: str = "") -> Iterator[None]:
     finally:
         _listener = None
         own.end()
+
+
+@contextlib.contextmanager
+def last_words(say: Callable[[], None]) -> Iterator[None]:
+    """During the block, have `say()` called before a signal ends the process at once: the first one at its deadline, or
+    a second one. Another thread calls it: it may wait for a moment only."""
+    if _listener is None:
+        yield
+        return
+    before, _listener.last_words = _listener.last_words, say
+    try:
+        yield
+    finally:
+        if _listener is not None:
+            _listener.last_words = before
 
 
 def listener() -> Listener | None:
@@ -295,4 +311,12 @@ def write_line(text: str) -> None:
 
 def leave_at_once(number: int) -> None:
     write_line("leaving at once; checkpoints on disk are as they were")
-    os._exit(128 + number)
+    _end_at_once(number)
+
+
+def _end_at_once(number: int) -> None:
+    try:
+        if _listener is not None and _listener.last_words is not None:
+            _listener.last_words()
+    finally:
+        os._exit(128 + number)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from core.cli.kernel_runs import refuse_untimed, status_line
-from core.cli.show import device_option, emit_json, json_option, plugin_option, set_option
+from core.cli.show import device_option, emit_json, json_option, json_text, plugin_option, set_option
 from core.config.shipped import shipped
+from core.endings import ending
 from core.errors import UsageError, did_you_mean, nearest
 from core.ranks.launched import launched
 from core.words import human, ms, percent, table
@@ -19,6 +20,7 @@ from core.words import human, ms, percent, table
 if TYPE_CHECKING:
     from core.devices import DeviceKind
     from core.measure.bench import Bench
+    from core.op import Op, Variant
     from core.registry import Registry
 
 
@@ -74,8 +76,7 @@ def command(
         if registry.op(target.partition(".")[0]).collective:
             report_collective(target, registry, kind, as_json)
             return
-        rows = list(op_rows(target, registry, kind, shape, steps))
-        emit_json(rows) if as_json else click.echo("\n".join(op_lines(rows)))
+        report_op(target, registry, kind, shape, steps, as_json)
         return
     if shape:
         close = did_you_mean(target, registry.ops)
@@ -196,50 +197,82 @@ def config_lines(timings: Bench, memory: int) -> Iterator[str]:
 # --- an op -------------------------------------------------------------------------------------------------------
 
 
-def op_rows(
-    target: str, registry: Registry, kind: DeviceKind, shape: Sequence[str], repeats: int
-) -> Iterator[dict[str, Any]]:
-    """One row a variant: milliseconds of each launcher, or why it cannot run."""
+def variants_of(target: str, registry: Registry, kind: DeviceKind) -> tuple[Op, dict[str, Variant]]:
+    """The op of OP or OP.VARIANT, and the variants that it names and that a device runs, by OP.VARIANT."""
+    name, _, only = target.partition(".")
+    variants = [registry.variant(name, only)] if only else registry.variants[name].values()
+    return registry.op(name), {f"{name}.{v.name}": v for v in variants if v.device == kind.runs}
+
+
+def report_op(
+    target: str, registry: Registry, kind: DeviceKind, shape: Sequence[str], repeats: int, as_json: bool
+) -> None:
+    """The times of an op's variants, one row each: milliseconds of each launcher, none of one that cannot run."""
     from core.testing.check import measure
     from core.testing.shapes import example_of
 
-    name, _, only = target.partition(".")
-    op = registry.op(name)
+    op, variants = variants_of(target, registry, kind)
     example = example_of(op, shape)
-    variants = [registry.variant(name, only)] if only else list(registry.variants[name].values())
-    for variant in variants:
-        if variant.device == kind.runs:
-            times = measure(op, variant, registry, kind.name, repeats, [example])
-            yield {"variant": f"{name}.{variant.name}", "shape": example, "ms": times}
+    times: dict[str, dict[str, float]] = {}
+
+    def text(cut_off: str) -> str:
+        if as_json:
+            return rows_text(variants, times, cut_off, lambda name: {"shape": example, "ms": times.get(name, {})})
+        lines = op_lines(times, example) if times or not variants else []
+        return "\n".join([*lines, *not_timed(variants, times, cut_off)])
+
+    with ending(text, times):
+        for name, variant in variants.items():
+            times[name] = measure(op, variant, registry, kind.name, repeats, [example])
+
+
+def rows_text(
+    names: Iterable[str], times: Container[str], cut_off: str, row_of: Callable[[str], dict[str, Any]]
+) -> str:
+    """A row for each variant as JSON. cut_off: why the command ended early, in the rows of those without times."""
+    return json_text(
+        [{"variant": name} | row_of(name) | {"cut_off": "" if name in times else cut_off} for name in names]
+    )
+
+
+def not_timed(names: Iterable[str], times: Container[str], cut_off: str) -> list[str]:
+    """A line on the variants that were not timed before a command was cut off."""
+    waiting = [name for name in names if name not in times]
+    return [f"not timed: {', '.join(waiting)}: {cut_off}"] if waiting else []
 
 
 def report_collective(target: str, registry: Registry, kind: DeviceKind, as_json: bool) -> None:
     """The times of a collective op's variants on two ranks, by size."""
-    from core.testing.on_ranks import RANKS, times_on_ranks  # of ops that need several ranks
+    from core.testing.on_ranks import times_on_ranks  # of ops that need several ranks
 
-    name, _, only = target.partition(".")
-    variants = [registry.variant(name, only)] if only else list(registry.variants[name].values())
-    here = [variant for variant in variants if variant.device == kind.runs]
-    times = {f"{name}.{v.name}": times_on_ranks(registry.op(name), v, registry, kind.name) for v in here}
-    if as_json:
-        emit_json([{"variant": variant, "times": rows} for variant, rows in times.items()])
-        return
+    op, variants = variants_of(target, registry, kind)
+    times: dict[str, Any] = {}
+
+    def text(cut_off: str) -> str:
+        if as_json:
+            return rows_text(variants, times, cut_off, lambda name: {"times": times.get(name, [])})
+        return "\n".join([*collective_lines(times), *not_timed(variants, times, cut_off)])
+
+    with ending(text, times):
+        for name, variant in variants.items():
+            times[name] = times_on_ranks(op, variant, registry, kind.name)
+
+
+def collective_lines(times: Mapping[str, Any]) -> Iterator[str]:
+    from core.testing.on_ranks import RANKS
+
     cells = [
         [variant, human(row["bytes"]), f"{row['ms']:.3f}", f"{row['memcpys']:.1f}"]
         for variant, rows in times.items() if not isinstance(rows, str) for row in rows
     ]  # fmt: skip
-    click.echo("\n".join(table(("variant", "flat", f"ms on {RANKS} ranks", "times a copy"), cells)))
-    for variant, why in times.items():
-        if isinstance(why, str):
-            click.echo(f"{variant}: not timed: {why}")
+    yield from table(("variant", "flat", f"ms on {RANKS} ranks", "times a copy"), cells)
+    yield from (f"{variant}: not timed: {why}" for variant, why in times.items() if isinstance(why, str))
 
 
-def op_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
-    if not rows:
+def op_lines(times: Mapping[str, Mapping[str, float]], example: Mapping[str, Any]) -> list[str]:
+    if not times:
         return ["no variant of this op runs on this device"]
-    shape = ", ".join(
-        f"{k} = {'x'.join(map(str, v)) if isinstance(v, tuple) else v}" for k, v in rows[0]["shape"].items()
-    )
-    methods = list(dict.fromkeys(m for row in rows for m in row["ms"]))
-    cells = [[row["variant"], *[f"{row['ms'][m]:.3f}" if m in row["ms"] else "-" for m in methods]] for row in rows]
+    shape = ", ".join(f"{k} = {'x'.join(map(str, v)) if isinstance(v, tuple) else v}" for k, v in example.items())
+    methods = list(dict.fromkeys(m for row in times.values() for m in row))
+    cells = [[name, *[f"{row[m]:.3f}" if m in row else "-" for m in methods]] for name, row in times.items()]
     return [f"{shape}; ms, median", *table(("variant", *methods), cells)]

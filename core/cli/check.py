@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from functools import cache, partial
 
 import click
 
 from core.cli.kernel_runs import branches_option
-from core.cli.show import emit_json, json_option, plugin_option, set_option
+from core.cli.show import json_option, json_text, plugin_option, set_option
 from core.cli.sizes import check_at
 from core.devices import RESIDENT, DeviceKind
+from core.endings import ending
 from core.errors import CheckFailed, UsageError
 from core.loader import load_registry
 from core.op import Op, Variant
@@ -100,45 +102,83 @@ def command(
     pairs = chosen(target, registry, device)
     jobs = min(jobs or (1 if timed else cores()), len(pairs))
     how = CheckOptions(device, seed, quick, against, whole=verbose or as_json)
-    reports = reports_of(pairs, registry, plugin, how, jobs, timed, None if as_json else verbose)
+    done = Done(pairs, lambda variant: device or registry.home(variant).name)
+    with ending(done.as_json if as_json else done.summary, done.reports):
+        fill(done, registry, plugin, how, jobs, timed, None if as_json else verbose)
+    reports = list(done.reports.values())
     failed = [r.name for r in reports if not r.passed]
-    if as_json:
-        emit_json([r.as_json() for r in reports])
-    else:
-        held = [r for r in reports if not r.left_out]
-        click.echo(f"{len(held) - len(failed)} of {len(held)} variants passed")
     if all(r.left_out for r in reports):
         CheckReport(reports).raise_failures()
     if failed:
         raise CheckFailed(f"failed: {', '.join(failed)}", hint="docs/checks.md describes each sub-check")
 
 
-def reports_of(
-    pairs: Sequence[tuple[Op, Variant]], registry: Registry, plugin: tuple[str, ...], how: CheckOptions, jobs: int,
-    timed: bool, verbose: bool | None,
-) -> list[VariantReport]:  # fmt: skip
-    """Check and time variants, keep their verdicts, and print each report when it is there; None prints none."""
-    verdicts = Verdicts(registry)
-    reports: list[VariantReport] = []
-    display = Display(sys.stderr)
-    display.status(doing(pairs, 0))
-    results = checked(
-        pairs, registry, plugin, how, jobs, lambda text: display.status(f"{doing(pairs, len(reports))}: {text}")
-    )
-    for (op, variant), report in zip(pairs, results, strict=True):
+@dataclass
+class Done:
+    """The reports of a command by OP.VARIANT, in the order of their ends; finished: those with their times."""
+
+    pairs: Sequence[tuple[Op, Variant]]
+    device_of: Callable[[Variant], str]
+    reports: dict[str, VariantReport] = field(default_factory=dict)
+    finished: set[str] = field(default_factory=set)
+
+    def as_json(self, cut_off: str = "") -> str:
+        """A row for each variant. cut_off: why the check ended early, in the rows of variants that it did not finish;
+        one that it did not check has not passed."""
+        rows = []
+        for op, variant in self.pairs:
+            report = self.reports.get(name := f"{op.name}.{variant.name}")
+            row = (report or VariantReport(op.name, variant.name, self.device_of(variant), variant.dtypes)).as_json()
+            passed = report is not None and report.passed
+            rows.append(row | {"passed": passed, "cut_off": "" if name in self.finished else cut_off})
+        return json_text(rows)
+
+    def summary(self, cut_off: str = "") -> str:
+        """`3 of 4 variants passed, 2 not checked: ended by SIGINT`"""
+        held = [r for r in self.reports.values() if not r.left_out]
+        line = f"{sum(r.passed for r in held)} of {len(held)} variants passed"
+        waiting = len(self.pairs) - len(self.reports)
+        return f"{line}, {waiting} not checked: {cut_off}" if waiting else line
+
+
+def fill(
+    done: Done, registry: Registry, plugin: tuple[str, ...], how: CheckOptions, jobs: int, timed: bool,
+    verbose: bool | None,
+) -> None:  # fmt: skip
+    """Check and time variants, keep their verdicts, and print each report when it is there; None prints none. An early
+    end leaves the reports that are there, also of variants whose turn had not come."""
+    verdicts, display, pairs = Verdicts(registry), Display(sys.stderr), done.pairs
+    early: dict[str, VariantReport] = {}
+
+    def status(text: str = "") -> None:
+        display.status(doing(pairs, len(done.reports)) + (f": {text}" if text else ""))
+
+    def take(op: Op, variant: Variant, report: VariantReport, timed: bool) -> None:
         report.plugins = plugin
-        reports.append(report)
-        if not report.left_out and not how.partial:
-            for verdict in verdicts_of(report, chip(registry.device(report.device))):
-                keep(verdicts, variant, verdict, whole=True)
-            if report.passed and timed:
-                report.times = measure(op, variant, registry, how.device)
+        done.reports[report.name] = report
+        try:
+            if not report.left_out and not how.partial:
+                for verdict in verdicts_of(report, chip(registry.device(report.device))):
+                    keep(verdicts, variant, verdict, whole=True)
+                if report.passed and timed:
+                    report.times = measure(op, variant, registry, how.device)
+            done.finished.add(report.name)
+        finally:
+            display.close()
+            if verbose is not None:
+                click.echo("\n".join(lines_of(report, verbose)) + "\n")
+
+    status()
+    try:
+        with closing(checked(pairs, registry, plugin, how, jobs, status, early)) as results:
+            for (op, variant), report in zip(pairs, results, strict=True):
+                take(op, variant, report, timed)
+                status()
+    finally:
+        for op, variant in pairs:
+            if (name := f"{op.name}.{variant.name}") in early:
+                take(op, variant, early[name], timed=False)
         display.close()
-        if verbose is not None:
-            click.echo("\n".join(lines_of(report, verbose)) + "\n")
-        display.status(doing(pairs, len(reports)))
-    display.close()
-    return reports
 
 
 def doing(pairs: Sequence[tuple[Op, Variant]], done: int) -> str:
@@ -189,13 +229,15 @@ def checked(
     how: CheckOptions,
     jobs: int,
     on_activity: Callable[[str], None],
-) -> Iterator[VariantReport]:
-    """The reports in the given order, of one variant after the other or of `jobs` at the same time."""
+    early: dict[str, VariantReport],
+) -> Generator[VariantReport, None, None]:
+    """The reports in the given order, of one variant after the other or of `jobs` at the same time. early: of
+    processes.in_order."""
     if jobs == 1:
         yield from (how.check(op, variant, registry, on_activity) for op, variant in pairs)
         return
     names = [f"{op.name}.{variant.name}" for op, variant in pairs]
-    yield from in_order(jobs, partial(_checked, plugins, how), names, on_activity)
+    yield from in_order(jobs, partial(_checked, plugins, how), names, on_activity, early)
 
 
 def _checked(plugins: tuple[str, ...], how: CheckOptions, name: str) -> VariantReport:

@@ -12,9 +12,10 @@ import click
 
 from core.cli.brought import BroughtCommand, registry_of
 from core.cli.data import progress_line
-from core.cli.show import device_option, emit_json, field_option, json_option, plugin_option, separator_option
+from core.cli.show import device_option, field_option, json_option, json_text, plugin_option, separator_option
 from core.devices import AUTO
 from core.dtypes import PRECISIONS
+from core.endings import ending
 from core.errors import BuildError, DataError, UsageError
 
 if TYPE_CHECKING:
@@ -97,16 +98,22 @@ def command(
     model = build_model(opened, registry, device, precision or _precision(own, registry.device(device)), fuse=True)
     result: dict[str, Any] = {"from": str(opened.path), "model": model.graph.name, "precision": model.engine.precision}
     result |= {"device": model.engine.device.name, "step": opened.step}
-    if data or not chosen:
-        result |= measure_data(model, own, data, tokens, path, Reading(field, separator))
-    for name, file in chosen.items():
-        result[name] = scored(registry.evaluations[name], model, file, examples)
-    if as_json:
-        emit_json(result)
-        return
-    click.echo(f"{opened.path}: {model!r}")
-    for line in [*lines(result), *(registry.evaluations[name].line(result[name]) for name in chosen)]:
-        click.echo(line)
+    measured: list[str] = []
+
+    def text(cut_off: str) -> str:
+        if as_json:
+            return json_text(result | {"cut_off": cut_off})
+        scores = [registry.evaluations[name].line(result[name]) for name in chosen if name in measured]
+        rest = [f"not measured: the rest: {cut_off}"] if cut_off else []
+        return "\n".join([f"{opened.path}: {model!r}", *lines(result), *scores, *rest])
+
+    with ending(text, measured):
+        if data or not chosen:
+            result |= measure_data(model, own, data, tokens, path, Reading(field, separator))
+            measured.append("data")
+        for name, file in chosen.items():
+            result[name] = scored(registry.evaluations[name], model, file, examples)
+            measured.append(name)
 
 
 def lines(result: dict[str, Any]) -> list[str]:

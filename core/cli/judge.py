@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from core.cli.kernel_runs import branches_option
-from core.cli.show import emit_json, json_option
+from core.cli.show import json_option, json_text
+from core.endings import ending
 from core.errors import CheckFailed
 from core.judge.confined import MEMORY, SECONDS, judge
-from core.judge.verdict import QUESTIONS
+from core.judge.verdict import QUESTIONS, WAITING, Judgement, SubVerdict
 from core.train.display import Display
 
 
@@ -47,23 +50,27 @@ def command(
     docs/judge.md is the manual.
     """
     display = Display(sys.stderr)
+    judgement = Judgement(str(problem), str(submission or ""), seed)
 
     def on_progress(kind: str, value: Any) -> None:
         display.close()
-        if kind == "check" and not as_json:
-            click.echo("\n".join(value.lines(verbose)))
+        if kind == "check":
+            judgement.checks.append(value)
+            if not as_json:
+                click.echo("\n".join(value.lines(verbose)))
         elif kind == "doing":
             display.status(f"judging: {value}: {QUESTIONS[value]}")
 
     display.status("starting")
-    try:
-        judgement = judge(problem, submission, seed=seed, seconds=seconds, memory=memory << 20, on_progress=on_progress)
-    finally:
-        display.close()
+    with ending(lambda cut_off: as_text(judgement, cut_off), judgement.checks) if as_json else nullcontext():
+        try:
+            judgement = judge(
+                problem, submission, seed=seed, seconds=seconds, memory=memory << 20, on_progress=on_progress
+            )
+        finally:
+            display.close()
     name = Path(judgement.submission).name
-    if as_json:
-        emit_json(judgement.as_json())
-    else:
+    if not as_json:
         for note in judgement.notes:
             click.echo(f"  note: {note}")
         if judgement.passed:
@@ -71,3 +78,11 @@ def command(
     if not judgement.passed:
         failed = ", ".join(judgement.failed)
         raise CheckFailed(f"{name} fails {problem.name}: {failed}", hint="docs/judge.md describes each verdict")
+
+
+def as_text(judgement: Judgement, cut_off: str) -> str:
+    """The verdict as JSON. cut_off: why the judgement ended early; the questions that it did not answer wait."""
+    answered = {check.name for check in judgement.checks}
+    waiting = [SubVerdict(name, WAITING, cut_off) for name in QUESTIONS if cut_off and name not in answered]
+    whole = replace(judgement, checks=[*judgement.checks, *waiting])
+    return json_text(whole.as_json() | {"cut_off": cut_off})

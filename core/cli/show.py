@@ -33,9 +33,14 @@ def device_option(text: str = "auto: the GPU, or the cpu of a machine without on
     )
 
 
+def json_text(data: Any) -> str:
+    """`data` as JSON. Values without a type in JSON become text."""
+    return json.dumps(data, indent=2, default=str)
+
+
 def emit_json(data: Any) -> None:
-    """`data` as JSON on stdout. Values without a type in JSON become text."""
-    click.echo(json.dumps(data, indent=2, default=str))
+    """`json_text` on stdout."""
+    click.echo(json_text(data))
 
 
 def emit_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

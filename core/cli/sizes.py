@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from core.cli.show import emit_json
+from core.cli.show import json_text
 from core.devices import AUTO, DeviceKind
+from core.endings import ending
 from core.errors import BuildError, CheckFailed, UsageError
 from core.loader import load_registry
 from core.registry import Registry
@@ -68,31 +70,42 @@ def check_at(
     if not as_json:
         about = duration(math.ceil(sum(item.seconds for item in items)))
         click.echo(f"{len(items)} to check: about {about}{f', at most {limit:g} s' if limit else ''}")
-    rows: dict[int, tuple[Item, SizesOutcome]] = {}
+    rows: dict[int, SizesOutcome] = {}
     display = Display(sys.stderr)
-    for number, outcome in outcomes(items, registry, tuple(plugins), tuple(disable), limit or FOREVER, display.status):
-        rows[number] = items[number], outcome
-        display.close()
-        if not as_json:
-            click.echo(line_of(items[number], outcome))
-    report([rows[number] for number in sorted(rows)], as_json)
-
-
-def report(rows: Sequence[tuple[Item, SizesOutcome]], as_json: bool) -> None:
-    """The sum of it, or all of it as JSON; raises for a failure."""
-    if as_json:
-        emit_json([as_data(item, outcome) for item, outcome in rows])
-    failed = [item for item, outcome in rows if not outcome.passed]
-    left = [(item, outcome) for item, outcome in rows if outcome.passed and outcome.left]
-    if not as_json:
-        click.echo(f"{len(rows) - len(failed) - len(left)} of {len(rows)} passed")
-        for item, outcome in left:
-            beyond = {dim: size for dim, size in item.sizes.items() if size > outcome.sizes.get(dim, 0)}
-            click.echo(f"left: {item.task.name} {item.task.dtype} at {label(beyond)}: {outcome.left}")
+    with ending(partial(as_rows if as_json else summary, items, rows), rows):
+        for number, outcome in outcomes(
+            items, registry, tuple(plugins), tuple(disable), limit or FOREVER, display.status
+        ):
+            rows[number] = outcome
+            display.close()
+            if not as_json:
+                click.echo(line_of(items[number], outcome))
+    failed = [items[number].task.name for number in sorted(rows) if not rows[number].passed]
     if failed:
-        raise CheckFailed(f"failed: {', '.join(dict.fromkeys(item.task.name for item in failed))}")
-    if rows and not any(outcome.checks for _, outcome in rows):
-        raise BuildError("nothing could be checked: " + "; ".join(dict.fromkeys(outcome.left for _, outcome in rows)))
+        raise CheckFailed(f"failed: {', '.join(dict.fromkeys(failed))}")
+    if rows and not any(outcome.checks for outcome in rows.values()):
+        raise BuildError("nothing could be checked: " + "; ".join(dict.fromkeys(o.left for o in rows.values())))
+
+
+def as_rows(items: Sequence[Item], rows: Mapping[int, SizesOutcome], cut_off: str) -> str:
+    """All of it as JSON. cut_off: why the check ended early, in the rows of items that it did not come to, which have
+    not passed."""
+    data = []
+    for number, item in enumerate(items):
+        row, missing = as_data(item, rows.get(number, SizesOutcome())), number not in rows
+        data.append(row | {"passed": row["passed"] and not missing, "cut_off": cut_off if missing else ""})
+    return json_text(data)
+
+
+def summary(items: Sequence[Item], rows: Mapping[int, SizesOutcome], cut_off: str) -> str:
+    """The sum of it, and the sizes that were not reached."""
+    left = [(items[n], rows[n]) for n in sorted(rows) if rows[n].passed and rows[n].left]
+    passed, waiting = sum(outcome.passed for outcome in rows.values()) - len(left), len(items) - len(rows)
+    lines = [f"{passed} of {len(rows)} passed" + (f", {waiting} not checked: {cut_off}" if waiting else "")]
+    for item, outcome in left:
+        beyond = {dim: size for dim, size in item.sizes.items() if size > outcome.sizes.get(dim, 0)}
+        lines.append(f"left: {item.task.name} {item.task.dtype} at {label(beyond)}: {outcome.left}")
+    return "\n".join(lines)
 
 
 def items_of_shape(target: str, shape: Sequence[str], device: str, seed: int, registry: Registry) -> list[Item]:

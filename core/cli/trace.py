@@ -15,9 +15,10 @@ from typing import Any
 import click
 
 from core.cli.kernel_runs import branches_option, status_line
-from core.cli.show import emit_json, json_option, plugin_option
+from core.cli.show import json_option, json_text, plugin_option
 from core.device.launch import LaunchRecord
 from core.dtypes import NARROW
+from core.endings import ending
 from core.errors import UsageError
 from core.kernels.sources import shown, source_lines, with_headers
 from core.loader import load_registry
@@ -86,19 +87,38 @@ def command(
     pairs = [kernels_of(name, registry) for name in names]
     if len({op.name for op, _ in pairs}) > 1 and shape:
         raise UsageError("--shape is for variants of one op", hint="trace one op at a time, or leave --shape out")
-    traces = []
-    for schema, variant in pairs:
-        with status_line(f"simulating {schema.name}.{variant.name}"):
-            traces.append(trace(schema, variant, registry, shape, dtype, direction))
-    if as_json:
-        emit_json([t.as_json() for t in traces])
-        return
+    traces: list[Trace] = []
+
+    def text(cut_off: str) -> str:
+        if as_json:
+            return rows_text(traces, pairs, dtype, cut_off)
+        return "\n".join(lines_of(traces, pairs, lines, direction, cut_off))
+
+    with ending(text, traces):
+        for schema, variant in pairs:
+            with status_line(f"simulating {schema.name}.{variant.name}"):
+                traces.append(trace(schema, variant, registry, shape, dtype, direction))
+
+
+def rows_text(traces: Sequence[Trace], pairs: Sequence[tuple[Op, Variant]], dtype: str, cut_off: str) -> str:
+    """All traces as JSON. cut_off: why the command ended early, in the rows of variants without one."""
+    rows = [traced.as_json() | {"cut_off": ""} for traced in traces]
+    about: dict[str, Any] = {"dtype": dtype, "example": "", "kernels": [], "cut_off": cut_off}
+    return json_text([*rows, *({"op": op.name, "variant": v.name, **about} for op, v in pairs[len(traces) :])])
+
+
+def lines_of(
+    traces: Sequence[Trace], pairs: Sequence[tuple[Op, Variant]], lines: bool, direction: str, cut_off: str
+) -> Iterator[str]:
+    """The traces one by one, comparisons of those of an op, and the variants without one."""
+    width = shutil.get_terminal_size((WIDE, 24)).columns
     for traced in traces:
-        click.echo("\n".join(traced.text(lines, shutil.get_terminal_size((WIDE, 24)).columns)) + "\n")
-    for op in dict.fromkeys(op.name for op, _ in pairs):
-        group = [t for t in traces if t.op == op]
+        yield from (*traced.text(lines, width), "")
+    for op in dict.fromkeys(traced.op for traced in traces):
         for way in DIRECTIONS if direction == "both" else (direction,):
-            click.echo("\n".join(comparison(group, way)) + "\n")
+            yield from (*comparison([t for t in traces if t.op == op], way), "")
+    if waiting := [f"{op.name}.{variant.name}" for op, variant in pairs[len(traces) :]]:
+        yield f"not traced: {', '.join(waiting)}: {cut_off}"
 
 
 def trace(

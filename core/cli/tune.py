@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,8 @@ import click
 
 from core import signals
 from core.cli.kernel_runs import refuse_untimed, with_architectures
-from core.cli.show import device_option, emit_json, json_option, plugin_option, set_option
+from core.cli.show import device_option, json_option, json_text, plugin_option, set_option
+from core.endings import ending
 from core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,20 +58,24 @@ def command(
             "--write-defaults is for a GPU's architecture", hint=f"tune with {with_architectures(registry)}"
         )
     model, opened = load_model(loaded.model, registry), kind.open()
-    with signals.Stop("round") as stop:
-        timings = timed(
-            tune(
-                lambda tuned: build_engine(loaded, registry, model, None, opened, tuned=tuned),
-                lambda text: click.echo(text, err=True),
-                lambda: stop.requested,
-            )
-        )
-    winners = {key: min(options, key=lambda t: t.seconds).choice for key, options in timings.items()}
-    rows = [row for key, options in timings.items() for row in rows_of(key, options, winners[key])]
-    if as_json:
-        emit_json({"chip": opened.describe(), "candidates": rows})
-    else:
-        show(rows)
+    timings: dict[str, list[Timed]] = {}
+    stop = signals.Stop("round")
+
+    def text(cut_off: str) -> str:
+        cut_off = cut_off or (f"ended by {stop.name}" if stop.requested else "")
+        rows = [row for key, options in timings.items() for row in rows_of(key, options, fastest(options))]
+        if as_json:
+            return json_text({"chip": opened.describe(), "candidates": rows, "cut_off": cut_off})
+        return "\n".join([*lines_of(rows), *([f"other candidates not timed: {cut_off}"] if cut_off else [])])
+
+    with ending(text, timings), stop:
+        for one in tune(
+            lambda tuned: build_engine(loaded, registry, model, None, opened, tuned=tuned),
+            lambda text: click.echo(text, err=True),
+            lambda: stop.requested,
+        ):
+            timings.setdefault(one.key, []).append(one)
+    winners = {key: fastest(options) for key, options in timings.items()}
     if not timings and not stop.requested:
         raise UsageError("nothing to tune: every op of this config has one candidate on this device")
     if winners and not dry_run:
@@ -81,12 +86,9 @@ def command(
         raise click.exceptions.Exit(stop.exit_code)
 
 
-def timed(candidates: Iterator[Timed]) -> dict[str, list[Timed]]:
-    """Key -> its timed candidates."""
-    timings: dict[str, list[Timed]] = {}
-    for one in candidates:
-        timings.setdefault(one.key, []).append(one)
-    return timings
+def fastest(options: Sequence[Timed]) -> Any:
+    """The choice of the fastest candidate."""
+    return min(options, key=lambda t: t.seconds).choice
 
 
 def save(device: Device, winners: dict[str, Any]) -> None:
@@ -126,7 +128,7 @@ def rows_of(key: str, options: list[Any], winner: Any) -> list[dict[str, Any]]:
     ]
 
 
-def show(rows: list[dict[str, Any]]) -> None:
+def lines_of(rows: list[dict[str, Any]]) -> Iterator[str]:
     from core.words import table
 
     last = ""
@@ -134,10 +136,9 @@ def show(rows: list[dict[str, Any]]) -> None:
         if row["what"] != last:
             last = row["what"]
             same = [r for r in rows if r["what"] == last]
-            click.echo(f"\n{last}: {row['nodes']} nodes")
+            yield f"\n{last}: {row['nodes']} nodes"
             cells = [[r["variant"], tiles(r["config"]), f"{r['ms']:.3f}", *marks(r)] for r in same]
-            for line in table(("variant", "tiles", "ms", "", ""), cells):
-                click.echo(f"  {line}")
+            yield from (f"  {line}" for line in table(("variant", "tiles", "ms", "", ""), cells))
 
 
 def tiles(config: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ FLOORS = (
     ("atomic_files", "checkpoint"),
     ("roles", "expr", "dtypes", "scalars", "cache", "signals", "examples", "blas", "processor"),
     ("terminal", "containment", "threads", "outputs", "download", "signal_handlers"),
-    ("kernels", "pool", "silence"),
+    ("kernels", "pool", "silence", "endings"),
     ("sim",),
     ("step_record",),
     ("op", "products", "evaluation", "weight_format", "devices", "tokenizers", "data_reader", "lens", "adapter"),

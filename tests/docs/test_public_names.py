@@ -23,7 +23,7 @@ KIT = (
         "core.kernels.blocks",
         "core.kernels.nvidia_library",
     ),
-    *("core.atomic_files", "core.errors", "core.expr", "core.files", "core.outside", "core.outputs"),
+    *("core.atomic_files", "core.errors", "core.expr", "core.files", "core.outside", "core.outputs", "core.endings"),
     *("core.data.magics", "core.tokenizers.folder", "core.tokenizers.scored"),
 )
 # Packages and modules whose `__all__` is public, to plugins and to their tests.
