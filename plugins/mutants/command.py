@@ -53,9 +53,8 @@ def mutants(
     Every backward, or with --device sim every kernel, is broken in every known way, one fault at a time. Exit code 1
     if the op check passes a broken version that no reviewed list explains.
     """
-    from core.endings import ending
-
     from core import CheckFailed, UsageError
+    from core.endings import ending
     from core.testing import load_registry
     from core.testing.mutation import cores, processes
 
@@ -63,14 +62,14 @@ def mutants(
         SAMPLE,
         Result,
         Reviewed,
-        as_json,
         chosen,
         in_processes,
         lines_of,
         listing_of,
+        rows_text,
         run_mutants,
         totals,
-    )
+    )  # fmt: skip
 
     if sample and whole:
         raise UsageError("--sample N or --whole, not both")
