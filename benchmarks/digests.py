@@ -30,8 +30,9 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 from core.data.digests import Blocks  # noqa: E402
-from core.data.shards import format_for, open_shard, write_shards  # noqa: E402
-from core.data.source import TokenSource  # noqa: E402
+from core.data.shard_writer import write_shards  # noqa: E402
+from core.data.shards import format_for, open_shard  # noqa: E402
+from core.data.token_source import TokenSource  # noqa: E402
 from core.engine import Engine, Settings  # noqa: E402
 from core.graph import load_model  # noqa: E402
 from core.loader import load_registry  # noqa: E402
