@@ -191,7 +191,7 @@ class KernelSwap:
         names: Sequence[str] = [n for n in SUBCHECKS if n not in unused]
         first = "gradient" if method != "forward" else "forward"
         if method == "forward" and self.op.gradient:
-            names = (*FORWARD_ONLY, "zeros", "configs", "gradient")  # the last reads forward's saved tensors
+            names = (*FORWARD_ONLY, "zeros", "padding", "configs", "gradient")  # the last reads forward's saved tensors
         for name in sorted(names, key=lambda n: n != first) if not strict else [first, "update"]:
             for trial in self.trials:
                 if applies(name, trial):

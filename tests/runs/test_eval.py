@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 
 import foreign_files as foreign
 import numpy as np
@@ -12,7 +13,7 @@ import small_run
 import trained_run
 
 import core
-from core import cli
+from core import cli, signals
 from core.tokenizers.byte_pairs import bytes_tokenizer
 from core.train.run import read_lines
 
@@ -184,3 +185,19 @@ def test_losses_are_each_targets_own_cross_entropy(here):
     z -= np.log(np.exp(z).sum(-1, keepdims=True))
     wanted = -np.take_along_axis(z, np.maximum(targets, 0)[..., None], -1)[..., 0] * (targets >= 0)
     np.testing.assert_allclose(model.losses(tokens, targets), wanted, rtol=1e-5, atol=1e-6)
+
+
+# --- a command that is cut off -----------------------------------------------------------------------------------
+
+
+def test_an_evaluation_that_is_ended_leaves_the_measurements_before_it(here, capsys, monkeypatch):
+    def scored(*arguments):
+        raise signals.Ended(signal.SIGINT)
+
+    monkeypatch.setattr("core.cli.eval.scored", scored)
+    words = ("--data", "val.txt", "--hellaswag", "val.txt")
+    found = json.loads(evaluate(capsys, *words, "--json", code=130).out)
+    assert found["loss"] > 0 and "hellaswag" not in found and found["cut_off"] == "ended by SIGINT"
+    assert as_json(capsys, "--data", "val.txt")["cut_off"] == ""
+    lines = evaluate(capsys, *words, code=130).out.splitlines()
+    assert lines[1].startswith("loss ") and lines[-1] == "not measured: the rest: ended by SIGINT"

@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 
 from core import signals
-from core.cli import check, judge, run, trace
+from core.cli import check, judge, run, sizes, trace
 from core.judge.verdict import PASSED, SubVerdict
 from core.measure.tune import Timed
 from core.plan import TunedChoice
 from core.testing import processes
+from core.testing.model_sizes import SizesOutcome
 
 ROOT = Path(__file__).resolve().parents[3]
 posix = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
@@ -208,6 +209,15 @@ def cut_tune(patch: pytest.MonkeyPatch) -> list[str]:
     return ["tune", str(ROOT / "configs" / "tiny.toml"), "--device", "cpu"]
 
 
+def cut_sizes(patch: pytest.MonkeyPatch) -> list[str]:
+    def checked(*arguments: Any) -> Iterator[tuple[int, SizesOutcome]]:
+        yield 0, SizesOutcome({"forward": 1e-7}, {"C": 8})
+        raise signals.Ended(signal.SIGTERM)
+
+    patch.setattr(sizes, "outcomes", checked)
+    return ["check", "gelu.blocked", "--shape", "x=4,8"]
+
+
 def cut_judge(patch: pytest.MonkeyPatch) -> list[str]:
     def judged(*arguments: Any, on_progress: Any, **named: Any) -> None:
         on_progress("check", SubVerdict("compiles", PASSED))
@@ -222,6 +232,7 @@ CUT: dict[Callable[..., Any], tuple[str, Callable[[Any], Any]]] = {
     cut_bench: ("not timed: gelu.blocked: ", lambda data: [(r["ms"], r["cut_off"]) for r in data]),
     cut_trace: ("not traced: gelu.vector: ", lambda data: [(r["variant"], r["cut_off"]) for r in data]),
     cut_tune: ("other candidates not timed: ", lambda data: (len(data["candidates"]), data["cut_off"])),
+    cut_sizes: ("1 of 1 passed, 1 not checked: ", lambda data: [(r["passed"], r["cut_off"]) for r in data]),
     cut_judge: ("compiles", lambda data: (data["passed"], data["checks"][1]["message"], data["cut_off"])),
 }  # fmt: skip
 REASON = "ended by SIGTERM"
@@ -229,6 +240,7 @@ EXPECTED = {
     cut_bench: [({"forward": 1.5}, ""), ({}, REASON)],
     cut_trace: [("naive", ""), ("vector", REASON)],
     cut_tune: (1, REASON),
+    cut_sizes: [(True, ""), (False, REASON)],
     cut_judge: (False, REASON, REASON),
 }
 
