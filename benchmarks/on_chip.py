@@ -55,7 +55,7 @@ class Chip:
         return made
 
     def run(self, source: Any, name: str, grid: Any, block: Any, args: Any, defines: Any = (), **how: int) -> None:
-        """As `core.sim.run`. how: smem, cluster."""
+        """`core.sim.run` on the GPU. how: smem, cluster."""
         arrays = {id(a): a for a in map(array_of, args) if a is not None}
         held = {k: self.tensor(np.ascontiguousarray(a).reshape(-1).view(np.uint8)) for k, a in arrays.items()}
         passed = [a if array_of(a) is None else self.argument(a, held[id(array_of(a))]) for a in args]

@@ -126,7 +126,8 @@ def ladder(rungs: tuple[str, ...] = LADDER) -> Iterator[str]:
 
 
 def multiply_adds(kernel: Kernel) -> int:
-    """Of a warp in a trip of the main loop: by tensor cores (HMMA.16816 has m, n and k), else by f32 instructions."""
+    """Multiply-adds of a warp in an iteration of the main loop: those of tensor cores (HMMA.16816 has m, n and k), else
+    those of f32 instructions."""
     code, _ = code_of(kernel, CHIPS[GPUS[LADDER_GPU].number].arch)
     trip = [code[at] for at in next(iter(loops_of(code)), [])]
     tensor = [16 * 8 * int(i.opcode.split(".")[1][3:]) for i in trip if i.kind == "tensor"]
@@ -157,7 +158,7 @@ def by_compiler(held: dict[str, dict[str, dict[str, dict[str, int]]]]) -> Iterat
 
 
 def size(key: str) -> int:
-    """Of a kernel's tile: the largest, which is the best guess, has the row of the page."""
+    """The size of a kernel's tile: the largest, which is the best guess, has the row of the page."""
     macros = dict(macro.split("=") for macro in key.split()[1:])
     return math.prod(int(macros.get(name, 1)) for name in ("TILE_I", "TILE_J", "BLOCKS", "TILE"))
 

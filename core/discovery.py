@@ -121,7 +121,7 @@ def _prefer_given(discovery: Discovery) -> None:
 
 
 def _drop_same_names(discovery: Discovery) -> None:
-    """Of two plugins with one name the second is not loaded, and that is an error: never skipped without a word."""
+    """Leave out the second of two plugins with one name, and report an error."""
     first: dict[str, Candidate] = {}
     for candidate in list(discovery.candidates):
         other = first.setdefault(candidate.name, candidate)

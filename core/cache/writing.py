@@ -61,8 +61,8 @@ def try_write(path: Path, data: bytes) -> bool:
 
 @contextlib.contextmanager
 def one_at_a_time(path: Path) -> Iterator[None]:
-    """Of the processes whose blocks name the same file, one after another: the first one's entry in the cache is the
-    others' too. All at once where the file system refuses a lock."""
+    """Processes whose blocks name the same file run them one after another: the others reuse the first one's entry in
+    the cache. They run at once where the file system refuses a lock."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         mark = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)

@@ -146,7 +146,7 @@ class Own:
 
 
 def own_settings(checkpoint: Path) -> Own:
-    """Of the run that a checkpoint's folder belongs to. UsageError for a config that is damaged."""
+    """Settings of the run that a checkpoint's folder belongs to. UsageError for a config that is damaged."""
     import tomli
 
     from core.data.text_pieces import as_list

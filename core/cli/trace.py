@@ -163,7 +163,7 @@ class CountedLaunch:
 
     @property
     def sizes(self) -> tuple[str, str]:
-        """Of the grid and of a thread block."""
+        """The sizes of the grid and of a thread block."""
         return extent(self.record.grid), extent(self.record.block)
 
     @property

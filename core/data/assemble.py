@@ -135,7 +135,7 @@ def joined(groups: Mapping[str, Inputs]) -> Inputs:
 
 
 def default_feeds(B: int, T: int, vocab: int | None) -> dict[str, Value]:
-    """Those of a model that reads tokens and targets."""
+    """The values of a model that reads tokens and targets."""
     return {role: Value(role, (B, T), "i32", vocab) for role in (TOKENS, TARGETS)}
 
 

@@ -92,7 +92,7 @@ class Mixture(JoinedSource):
         return {**super().describe(), "quotas": self.quotas}
 
     def _draw_period(self, period: int) -> tuple[Array, Array]:
-        """Of each row of a period: its member's number, and its number among the member's rows of the period."""
+        """For each row of a period: its member's number, and its number among the member's rows of the period."""
         slots = permute(np.arange(PERIOD), PERIOD, self.seed + SEEDS // 2, period)
         ends = np.cumsum(list(self.quotas.values()))
         of = np.searchsorted(ends, slots, side="right")

@@ -18,7 +18,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def missing_name(item: str, path: Path, where: str) -> UsageError:
-    """Of `item`, a name or glob, expanded to `path`; where: its place in the config."""
+    """The error for `item`, a name or glob, expanded to `path`; where: its place in the config."""
     folder = next((p for p in path.parents if p.is_dir() and not glob.has_magic(str(p))), Path())
     names = _names(folder)
     holds = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "nothing"

@@ -31,7 +31,7 @@ class InMemory:
         return token * self.array.dtype.itemsize
 
     def describe(self) -> dict[str, Any]:
-        """As a shard of these tokens describes itself: where they are kept makes no difference."""
+        """The description of a shard with these tokens: their location makes no difference."""
         raw = np.ascontiguousarray(self.array)
         header = header_of(next(f for f in FORMATS if f.dtype.itemsize == raw.itemsize), self.count)
         digest = hashlib.sha256(header)
@@ -59,7 +59,7 @@ class Piece(Protocol):
     def name(self) -> str: ...
     @property
     def count(self) -> int:
-        """Of tokens."""
+        """The number of tokens."""
         ...
 
     def open(self) -> Any:

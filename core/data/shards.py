@@ -79,7 +79,8 @@ class Shard:
         return Reader(self, blocks)
 
     def digests(self) -> Digests:
-        """Of the whole file and of its blocks: those of its sidecar, else those of the file at its first hash."""
+        """Digests of the whole file and of its blocks: those of its sidecar, else those of the file at its first
+        hash."""
         return recorded_digests(self.path) or file_digests(self.path)
 
     def byte_offset(self, token: int) -> int:

@@ -45,7 +45,7 @@ def _texts(path: Path, separator: str, notes: list[str]) -> Iterator[str]:
 
 
 def size_and_digest(path: Path) -> tuple[int, str]:
-    """Of a file: bytes, and the sha256 of its contents. DataError for a path without a file; OSError passes."""
+    """A file's bytes, and the sha256 of its contents. DataError for a path without a file; OSError passes."""
     if not path.is_file():
         raise DataError(
             f"{path}: expected a file, got something else (a pipe, a device, a dangling link)", hint="leave it out"

@@ -47,7 +47,7 @@ class LaunchRecord:
 
     @property
     def nbytes(self) -> int:
-        """Of all tensors that it is given."""
+        """Bytes of all tensors among the arguments."""
         tensors = (a.tensor if isinstance(a, TensorMap) else a for a in self.args)
         return sum(a.nbytes for a in tensors if isinstance(a, DeviceTensor))
 
@@ -77,7 +77,7 @@ class CallRecord:
 
     @property
     def nbytes(self) -> int:
-        """Of all tensors that it is given."""
+        """Bytes of all tensors among the arguments."""
         return sum(a.nbytes for a in self.args if a is not None)
 
     @property
@@ -108,7 +108,7 @@ class HostRecord:
 
     @property
     def nbytes(self) -> int:
-        """Of all tensors that it is given."""
+        """Bytes of all tensors among the arguments."""
         return sum(a.nbytes for a in self.args)
 
     @property

@@ -44,7 +44,7 @@ class LoadedKernels:
         self.functions: dict[Kernel, Function] = {}
 
     def missing(self, kernels: Sequence[Kernel]) -> list[Kernel]:
-        """Those that are not loaded yet."""
+        """The kernels that are not loaded yet."""
         return [kernel for kernel in kernels if kernel not in self.functions]
 
     def adopt(self, kernel: Kernel, code: bytes) -> None:

@@ -150,9 +150,9 @@ def continue_steps(
     rng: np.random.Generator,
     vocabulary: int | None = None,
 ) -> Iterator[Array]:
-    """As `generate_steps`, of a session that holds the prompts already: `held`, after which it gave `logits` (B, V).
+    """`generate_steps` for a session that holds the prompts: `held`, after which it gave `logits` (B, V).
 
-    The last token that was taken from here has not been fed.
+    The last yielded token has not been fed to the session.
     """
     logits = logits[:, :vocabulary]
     seen = np.zeros(logits.shape, bool)

@@ -24,7 +24,7 @@ class HostVariant(Variant):
 
     @property
     def substitute(self) -> bool:
-        """It is a substitute for kernels."""
+        """True: the variant is a substitute for kernels."""
         return True
 
     def forward(self, t: Any, launch: Any) -> None:

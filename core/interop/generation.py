@@ -45,5 +45,5 @@ def of_state(state: Mapping[str, Any]) -> Generation:
 
 
 def of_ids(end: int) -> Generation:
-    """Of a file whose texts begin and end with one id."""
+    """The settings of a file whose texts start and end with one id."""
     return Generation({BEGIN: end, END: end})

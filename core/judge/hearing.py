@@ -91,7 +91,7 @@ class Hearing:
 
     @cached_property
     def largest(self) -> tuple[Dims, Mapping[str, Array], Execution]:
-        """Of the awkward sizes the one with most elements: most threads meet there."""
+        """The awkward size with most elements, where most threads meet."""
         return max(self.completed(), key=lambda one: sum(a.size for a in one[2].buffers.values()))
 
     def run(

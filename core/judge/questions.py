@@ -90,7 +90,7 @@ def unchanged(hearing: Hearing) -> None:
 
 
 def awkward(hearing: Hearing) -> None:
-    """Of the sizes that are wrong the first one that shows something is named."""
+    """The finding names the first wrong size that shows something."""
     faults: list[Wrong] = []
     for dims, contents, got in hearing.completed():
         try:

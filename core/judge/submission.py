@@ -139,7 +139,7 @@ class Submission:
         return [(kernel, ins) for kernel in kernels for ins in file.program(kernel).instructions]
 
     def parameters(self, kernel: str) -> list[str]:
-        """As the source writes them; none where it does not show them."""
+        """The parameters as the source writes them; empty where the source has none to show."""
         return signatures(self.text).get(kernel, [])
 
     def check_alone(self) -> None:

@@ -100,7 +100,7 @@ def _unit(file: CudaFile, expressions: tuple[str, ...]) -> Unit:
 
 
 def _digest(file: CudaFile) -> str:
-    """Of all headers that a compilation can read: the texts of the user's own, the toolkit's version."""
+    """A hash of all headers that a compilation can read: the texts of the user's own, the toolkit's version."""
     texts = json.dumps([_own_headers(file.text, file.folders, {}), toolkit().version, [*map(str, include_folders())]])
     return hashlib.sha256(texts.encode()).hexdigest()
 

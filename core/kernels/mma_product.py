@@ -64,5 +64,5 @@ def aligned(tensor: Any, *widths: int) -> bool:
 
 
 def bytes_each(tensor: Any) -> int:
-    """Of an element."""
+    """Bytes of an element."""
     return 16 // WIDEST[tensor.dtype]

@@ -77,7 +77,7 @@ class Bench:
 
     @property
     def seconds(self) -> float:
-        """Of a step: the median."""
+        """The median time of a step."""
         return statistics.median(self.steps)
 
     @property

@@ -63,7 +63,7 @@ class Bytes:
         self.opens = next(iter(tokenizer.frame[1][-1:]), -1)  # the id before a document's first token
 
     def __call__(self, tokens: Array, targets: Array) -> int:
-        """Of targets (n,), each after its token (n,)."""
+        """Bytes of text of targets (n,), each after its token (n,)."""
         in_vocabulary = targets < self.lengths.size
         of = self.lengths[targets[in_vocabulary]]
         first = (tokens[in_vocabulary] == self.opens) & (of > 0)

@@ -28,7 +28,7 @@ class SassBench:
 
     @property
     def seconds(self) -> float:
-        """Of a micro-step, at least."""
+        """A lower bound of a micro-step's seconds."""
         return sum(row.seconds for row in self.micro)
 
     @property

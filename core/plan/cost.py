@@ -17,7 +17,7 @@ from core.graph import Graph, Node
 
 @dataclass(frozen=True)
 class Flops:
-    """Of forward and backward; per token in `per_token`."""
+    """FLOPs of forward and backward; per token in `per_token`."""
 
     full: float = 0.0
     needed: float = 0.0

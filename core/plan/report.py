@@ -67,7 +67,8 @@ class PlanReport:
 
     @property
     def flat_bytes(self) -> int:
-        """Of one of the optimizer's tensors, or of the master weights: of all that trains, or of the largest slice."""
+        """Bytes of one of the optimizer's tensors, or of the master weights: all trained elements, or the largest
+        slice."""
         elements = self.slices.largest if self.slices else self.layout.trainable
         return itemsize(resolve("acc", self.plan.precision)) * elements
 

@@ -67,7 +67,7 @@ class WarpAccess:
 
     @property
     def nbytes(self) -> int:
-        """That the lanes request."""
+        """Bytes that the lanes request."""
         return self.width * len(self.at)
 
     @property
@@ -244,7 +244,7 @@ class Tape:
         return self._variables[key]
 
     def _barriers(self, at: int, first: int) -> tuple[BarrierState, ...]:
-        """Those of a row that the warp whose lanes begin at `first` visits."""
+        """The barriers of a row that the warp whose lanes start at `first` visits."""
         barriers = []
         for place, v in enumerate(self.rows[at].visits):
             if any(first <= lane < first + WARP for lane in v.lanes):

@@ -73,7 +73,7 @@ class Case:
 
     @cached_property
     def names(self) -> set[str]:
-        """Of all tensors of the schema."""
+        """The names of all tensors of the schema."""
         op = self.op
         return {*op.inputs, *op.outputs, *op.params, *op.state}
 

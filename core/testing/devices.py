@@ -234,7 +234,7 @@ class SimRunner(DeviceRunner):
         return self.coverage.undeclared(variant)
 
     def _place(self, call: Call) -> dict[str, Placed]:
-        """As on a GPU; and the simulator's errors are to call the tensors by their names."""
+        """The tensors as on a GPU, with names for the simulator's errors."""
         placed = super()._place(call)
         name_tensors(self.target.space, placed)
         return placed
@@ -299,7 +299,7 @@ class SimRunner(DeviceRunner):
             self.late = None
 
     def strictly(self, late: Sequence[LateLaunch]) -> Iterator[tuple[LateLaunch, Callable[[], None]]]:
-        """Of launches that wait, those that are to run in strict mode, and how: it raises KernelError."""
+        """The waiting launches to run in strict mode, each with the function that runs it and raises KernelError."""
         with uncollected():
             for place in self.choice.chosen([one.shown for one in late]):
                 yield late[place], partial(self._then, late[place])

@@ -126,7 +126,7 @@ def work_of(op: Op, example: Mapping[str, Any]) -> float:
 
 
 def costs(simulated: bool) -> tuple[float, float]:
-    """Of COSTS, for kernels in the simulator or elsewhere."""
+    """The row of COSTS for kernels in the simulator or elsewhere."""
     return COSTS["" if not simulated else "native" if natively(None, "") else "interpreter"]
 
 

@@ -328,7 +328,7 @@ class StepTimes:
         self.steps.append((work, seconds))
 
     def seconds(self, work: float) -> float:
-        """Of a step of that number of FLOPs: by the last step, or at first by the device's known rate."""
+        """Seconds of a step of `work` FLOPs: by the last step, or at first by the device's known rate."""
         if len(self.steps) < 2:
             return self.overhead + ROUNDS * work / self.rate
         before, took = self.steps[-1]

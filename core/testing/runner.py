@@ -127,7 +127,7 @@ class Runner(Protocol):
         ...
 
     def strictly(self, late: Sequence[Any]) -> Iterable[tuple[Any, Callable[[], None]]]:
-        """Of launches that wait, those that are worth watching, and a function that raises for a fault."""
+        """The waiting launches to run in strict mode, each with a function that raises for a fault."""
         ...
 
 

@@ -63,7 +63,7 @@ def label_as_shape(label: str) -> str:
 
 
 def _elements(op: Op, example: Mapping[str, Any]) -> int:
-    """Of all inputs and params."""
+    """Elements of all inputs and params."""
     values = make_case(op, example).values.values()
     return sum(v.size for v in values if v is not None)
 

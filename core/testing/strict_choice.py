@@ -54,7 +54,7 @@ class Shown:
 
 @dataclass
 class Ordered:
-    """Of a kernel, the launches in a further order, and their events of orders."""
+    """A kernel's launches in a further order, and their events of orders."""
 
     launches: int = 0
     events: set[Event] = field(default_factory=set)

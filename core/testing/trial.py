@@ -135,7 +135,7 @@ class Trial:
 
     @property
     def elements(self) -> int:
-        """Of all inputs and params."""
+        """Elements of all inputs and params."""
         return sum(v.size for v in self.values.values() if v is not None)
 
     def forward_call(self, method: str = "forward", request: GradientRequest = PLAIN) -> Call:

@@ -149,7 +149,7 @@ class LibraryTokenizer(Tokenizer):
 
     @cached_property
     def hashes(self) -> frozenset[str]:
-        """Also that of our own tokenizer with these tokens, as for a GPT-2 that brings a chat template."""
+        """The hash, and that of corelm's tokenizer with these tokens, as for a GPT-2 with a chat template."""
         try:
             return frozenset([self.hash, BytePairTokenizer("bpe", self.tokens[: self.eot]).hash])
         except DataError:

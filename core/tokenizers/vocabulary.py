@@ -95,7 +95,7 @@ def document_of(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, Any]
 
 
 def _class(folder: Path, config: Mapping[str, Any]) -> Class | None:
-    """As transformers finds it: tokenizer_config.json's class, config.json's, or that of its model type."""
+    """The class that transformers selects: tokenizer_config.json's, config.json's, or that of its model type."""
     model = _json(folder / MODEL) if (folder / MODEL).is_file() else {}
     name = config.get("tokenizer_class") or model.get("tokenizer_class")
     if name:

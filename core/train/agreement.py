@@ -92,7 +92,7 @@ def hashed(data: bytes) -> str:
 
 
 def source_hash() -> str:
-    """Of the files of core/."""
+    """The hash of the files of core/."""
     folder = Path(core.__file__).parent
     paths = sorted(folder.rglob("*.py"))
     return hashed(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths))

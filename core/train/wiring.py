@@ -256,7 +256,7 @@ def val_batches_of(source: DataSource, engine: Engine, tokens: int) -> Callable[
 
 
 def peak_tokens_per_s(engine: Engine, tokens: int) -> float | None:
-    """Of all ranks' chips at their peak, where the table of chips has them; `tokens` are a micro-batch's."""
+    """Tokens/s of all ranks' chips at their peak, None for a chip outside of the table; `tokens`: of a micro-batch."""
     if not engine.device.model:
         return None
     from core.kernels.chips import gpu  # the cpu is no chip of that table

@@ -132,7 +132,7 @@ class ReplayedStep:
 
     @property
     def label(self) -> str:
-        """As text: exact, or near and the difference."""
+        """The replay as text: exact, or near and the difference."""
         steps = f"{counted(len(self.steps))} run again"
         if self.exact:
             return f"exact: {steps}, losses and norms are the run's own, bit for bit"

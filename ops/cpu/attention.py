@@ -179,8 +179,8 @@ def hide(s, both, window, lo, near):
 
 
 def decode(t, both):
-    """As the reference's: BLAS reads the cache in place; the masks hide keys among the new tokens, and those before a
-    window."""
+    """Decode like the reference. BLAS reads the cache in place; the masks hide later keys among the new tokens, and
+    keys before a window."""
     K, group, n, scale = t.kv_heads, t.heads // t.kv_heads, min(t.T, QUERIES), t.scale or 1 / math.sqrt(t.D)
     keys, values = t.heads * t.D, (t.heads + K) * t.D
     for b, start in enumerate(t.start.tolist()):

@@ -43,7 +43,7 @@ class AttentionSplit(AttentionOnline):
         )
 
     def slices(self, t):
-        """Of the cache."""
+        """The number of slices of the cache."""
         return min(cdiv(BLOCKS, t.B * t.kv_heads), cdiv(t.k.shape[1], KEYS))
 
     def rows(self, t):

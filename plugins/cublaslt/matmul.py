@@ -133,7 +133,7 @@ def launch_dr(launch, t):
 
 
 def vector_bytes(n):
-    """Of n floats, up to where the next tensor may start."""
+    """Bytes of n floats, rounded up to the alignment of the next tensor."""
     return cdiv(4 * n, 256) * 256
 
 

@@ -42,7 +42,7 @@ class NcclRanks(Ranks):
         return [part[:length] for part, length in zip(parts, lengths, strict=True)]
 
     def exchange(self, data):
-        """As many bytes of each rank, in the order of ranks."""
+        """The data of all ranks, of equal length, in the order of ranks."""
         device, each = self.device, len(data)
         if self.buffer is None or self.buffer.size < each * self.size:
             self.buffer = device.tensor(device.allocate(each * self.size), 0, (each * self.size,), "u8")

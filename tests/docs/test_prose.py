@@ -217,6 +217,22 @@ def test_docstrings_and_comments_have_no_pattern_of_the_old_dialect(folder: str)
     assert not places, "\n".join(places)
 
 
+# First words of a docstring without a subject.
+SUBJECTLESS = re.compile(r"(Of|As|Those|Whose|That|It|They|Also|Else|Among)\b")
+
+
+@pytest.mark.parametrize("folder", IN_PYTHON)
+def test_a_docstring_starts_with_its_subject(folder: str) -> None:
+    texts = [(path, text) for path in sorted((ROOT / folder).rglob("*.py")) for text in docstrings(path)]
+    bad = [f"{path.relative_to(ROOT)}: {text[:60]}" for path, text in texts if SUBJECTLESS.match(text)]
+    assert not bad, "name the thing first: `Bytes of a tile`"
+
+
+def test_a_docstring_without_a_subject_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text('"""Office hours."""\ndef f():\n    """Of a tile."""\n')
+    assert [bool(SUBJECTLESS.match(text)) for text in docstrings(tmp_path / "a.py")] == [False, True]
+
+
 def test_docstrings_and_comments_are_sentences_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text('"""What `it says`."""\nX = "what"  # behind X\n')
     text = sentences(tmp_path / "a.py")

@@ -47,7 +47,7 @@ def polynomial(x: Array, coefficients: Sequence[float]) -> Array:
 
 
 def nearest(x: Array) -> tuple[Array, Array]:
-    """Of |x| < 2^51: (the nearest integer as f64, its low 32 bits in the low 32 bits of an int64)."""
+    """For |x| < 2^51: (the nearest integer as f64, its low 32 bits in the low 32 bits of an int64)."""
     shifted = x + MAGIC
     return shifted - MAGIC, shifted.view(np.int64)
 
@@ -96,13 +96,13 @@ def _turned(x: Array, ahead: int) -> Array:
 
 
 def _near(x: Array) -> tuple[Array, Array]:
-    """Of |x| < 2^20: (x less the nearest multiple of pi / 2, that multiple modulo 2^32)."""
+    """For |x| < 2^20: (x less the nearest multiple of pi / 2, that multiple modulo 2^32)."""
     whole, bits = nearest(x * OVER_HALF_PI)
     return ((x - whole * HALF_PI[0]) - whole * HALF_PI[1]) - whole * HALF_PI[2], bits & 0xFFFFFFFF
 
 
 def _far(x: Array) -> tuple[Array, Array]:
-    """As _near, of |x| >= 2^20: x is m * 2^e, and m times the bits of 2 / pi from weight 2^(1 - e) down is counted
+    """`_near` for |x| >= 2^20: x is m * 2^e, and m times the bits of 2 / pi from weight 2^(1 - e) down is counted
     modulo four quarter turns, in 64 bits."""
     bits = x.view(np.uint64)
     mantissa = (bits >> np.uint64(29)) & np.uint64(0x7FFFFF) | np.uint64(0x800000)

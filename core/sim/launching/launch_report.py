@@ -48,7 +48,7 @@ class Report:
 
 
 def native_report(kernel: Linked, shape: Shape, work: WorkDone | None) -> Report:
-    """Of a launch on the machine; without marks it has no counts. Instructions are of warps there."""
+    """The report of a launch on the native machine, whose instructions are warps'; without marks it has no counts."""
     report = Report(kernel.facts.name, shape.grid, shape.block, linked=kernel.program)
     if work is None:
         return report

@@ -125,7 +125,7 @@ class Lanes:
         return np.arange(self.lanes) if self.index is None else self.index
 
     def concerned(self, value: Array) -> Array:
-        """Of a value as an operand reader gave it, the elements of the lanes concerned (or the one they share)."""
+        """The elements of a reader's value for the lanes concerned, or the one that they share."""
         if self.index is None or self.picked is not None or value.size == 1:
             return value
         return value[self.index]

@@ -64,7 +64,7 @@ class Meeting:
 
 
 def shuffled_from(mode: str, lanes: int, offset: Array, clamp: Array) -> tuple[Array, Array]:
-    """Of each of `lanes` lanes in whole warps: (the lane that it reads, whether that is within its bounds)."""
+    """For each of `lanes` lanes in whole warps: (the lane that it reads, whether that is within its bounds)."""
     lane = np.arange(lanes) % WARP
     segment = (clamp >> np.uint32(8)).astype(np.int64) & 31
     by, bound = offset.astype(np.int64) & 31, clamp.astype(np.int64) & 31

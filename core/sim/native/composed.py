@@ -248,7 +248,7 @@ def _by_its_row(draft: Translation, ins: Instruction) -> None:
 
 
 def _width(to: str) -> str:
-    """As draft.target takes it: s8 to s32 are sign-extended."""
+    """The type for draft.target: s8 to s32 are sign-extended."""
     return f"{'s' if to[0] == 's' and TYPES[to].bits < 64 else 'b'}{TYPES[to].bits}"
 
 

@@ -58,7 +58,7 @@ class KernelFacts:
 
 @dataclass(frozen=True)
 class PtxOutline:
-    """Of a module of PTX the names of its kernels, and its variables outside of shared memory."""
+    """The names of a PTX module's kernels, and its variables outside of shared memory."""
 
     kernels: tuple[str, ...]
     variables: tuple[PtxVariable, ...]

@@ -156,8 +156,8 @@ class Clocks:
         return result
 
     def over(self) -> Array | None:
-        """Of each warp, the time up to which all that can know of it do, its own lanes included; None where that is
-        not kept: a quick answer for most accesses."""
+        """For each warp, the time up to which all its possible observers know its work, its own lanes included: a quick
+        answer for most accesses. None where these times are not kept."""
         if self.count * self.team > QUICK:
             return None
         if self._over is None:

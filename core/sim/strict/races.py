@@ -39,12 +39,12 @@ class At:
 
     @property
     def warps(self) -> Array:
-        """Of every grain, numbered over the batch."""
+        """The warp of every grain, numbered over the batch."""
         return self.by.warps
 
     @property
     def threads(self) -> Array:
-        """Of every grain, numbered over the grid."""
+        """The thread of every grain, numbered over the grid."""
         return self.by.threads
 
 

@@ -77,7 +77,7 @@ class Shadow:
 
 @dataclass
 class Readers:
-    """Of global memory, one warp that read, and whether there were others: in the same thread block, or elsewhere."""
+    """One warp that read global memory, and whether there were others: in the same thread block, or elsewhere."""
 
     warp: Array  # -1 for none
     at: Array

@@ -129,7 +129,7 @@ def test_a_page_shows_a_picture(page: Path) -> None:
 
 @each_page
 def test_the_symbols_that_a_page_names_are_in_the_lines_files(page: Path) -> None:
-    """Of "In the product": `lse`, `global_thread()`, `t.add`; ops, their variants, puzzles and commands have others."""
+    """Names in "In the product": `lse`, `t.add`. Ops, variants, puzzles and commands have tests of their own."""
     (section,) = re.findall(r"^## In the product\n(.*?)(?=^## |\Z)", page.read_text("utf-8"), re.M | re.S)
     files = [root / name for name in re.findall(r"^```\w+ (\S+)$", section, re.M) for root in ROOTS]
     source = "".join(file.read_text("utf-8") for file in files if file.is_file())

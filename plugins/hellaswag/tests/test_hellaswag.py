@@ -37,7 +37,7 @@ def drawn_examples(count, rng, longest=9):
 
 
 def hellaswag_file(path, examples, header=None):
-    """As llm.c writes it: dev/data/hellaswag.py."""
+    """Write the file as llm.c's dev/data/hellaswag.py does."""
     stream, longest = [], 0
     for index, (context, completions, label) in enumerate(examples):
         example = [65535, 0, index, label, 4, len(context), *context]

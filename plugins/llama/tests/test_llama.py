@@ -51,7 +51,7 @@ def test_the_kernels_train_with_transformers_losses_in_the_simulator(precision):
 
 @pytest.mark.parametrize("device", ["cpu", "sim"])
 def test_a_long_prompt_and_the_tokens_behind_it_share_a_cache(device):
-    """It goes through rope and attention apart; they go through both in one."""
+    """The prompt runs rope and attention as two ops, the later tokens one fused op."""
     built = replace(CASES["scaled"], dims={**CASES["scaled"].dims, "S": 80}).engine(device=device)
     tokens = np.random.RandomState(0).randint(0, built.graph.dims["V"], (1, 67)).astype(np.int32)
     session = built.session(1, 67)

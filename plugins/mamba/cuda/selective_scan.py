@@ -68,7 +68,7 @@ def lanes(t):
 
 
 def channels(t):
-    """Of a thread block."""
+    """Channels of a thread block."""
     return THREADS // lanes(t)
 
 

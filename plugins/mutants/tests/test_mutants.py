@@ -52,7 +52,7 @@ def test_there_are_enough(name: str) -> None:
 
 
 def test_reviewed_list_names_mutants_that_are_still_made() -> None:
-    """Of the built-in variants, and of the shipped plugins."""
+    """Mutants of the built-in variants, and of the shipped plugins."""
     registry = load_registry()
     made = [
         m for kind in BENCHES for op, v in chosen(registry, (), kind) for m in BENCHES[kind](op, v, registry).mutants
@@ -198,7 +198,7 @@ def test_sample_of_broken_kernels_is_caught(name: str) -> None:
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_there_are_enough_broken_kernels(name: str) -> None:
-    """Of every kernel that a launcher launches at all, and most of all of those that backward does."""
+    """Mutants exist of every kernel that a launcher launches, most of them of backward's kernels."""
     bench = bench_of(name)
     assert len({m.key for m in bench.mutants if not REVIEWED.reason(m)}) >= AT_LEAST
     touched = {m.fault.function for m in bench.mutants}

@@ -35,7 +35,7 @@ def test_a_folder_is_loaded_and_generates_through_the_cache_as_without(case, tmp
 
 
 def test_a_folder_is_not_taken_for_the_first_olmo(tmp_path):
-    """Whose norms have no weights and other places."""
+    """The first OLMo's norms have no weights and other places."""
     with pytest.raises(CheckpointError, match='model_type is "olmo2", expected "olmo"'):
         core.load(CASES["all"].folder(tmp_path / "hf", architectures=["OlmoForCausalLM"]))
 

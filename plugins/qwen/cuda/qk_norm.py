@@ -63,7 +63,7 @@ class QkNormWarp(Variant):
 
 
 def groups(t):
-    """Of all rows, those of the values included."""
+    """Groups of all rows, those of the values included."""
     return t.rows * (t.queries + 2 * t.keys)
 
 
