@@ -15,7 +15,7 @@ from core.sim.machine.budget import BARRIER, LIMIT, Turns
 from core.sim.machine.geometry import Shape
 from core.sim.machine.lanes import Lanes
 from core.sim.machine.resident_blocks import ResidentBlocks
-from core.sim.machine.waiting import Barrier, ClusterBarrier, MBarrier, Waiting
+from core.sim.machine.waiting import Barrier, ClusterBarrier, MBarrier, Reduction, Waiting
 from core.sim.machine.warps import Meeting
 from core.sim.machine.wording import Wording
 from core.sim.ptx.program import Program
@@ -107,10 +107,14 @@ class Batch(ResidentBlocks):
         for number in self.cluster_barriers:
             self.settle_cluster(number)
 
-    def arrive(self, g: Group, ins: Instruction, number: int, count: int | None, pc: int, wait: bool) -> bool:
+    def arrive(
+        self, g: Group, ins: Instruction, number: int, count: int | None, pc: int, wait: bool,
+        reduction: Reduction | None = None,
+    ) -> bool:  # fmt: skip
         """The lanes concerned arrive at barrier `number`, for `count` threads (None: all that have not exited).
 
-        True when every lane may go straight on; else the lanes are parked until their barrier completes.
+        True when every lane may go straight on; else the lanes are parked until their barrier completes. Either way
+        they then have the result of the reduction.
         """
         g.turns.taken += BARRIER
         index = g.indices()
@@ -124,6 +128,11 @@ class Batch(ResidentBlocks):
             if self.tape is not None:
                 for block, arrived in zip(present.tolist(), counts.tolist(), strict=True):
                     self._taped(index[blocks == block], block, number, arrived, arrived)
+            if reduction is not None:
+                size = len(self.numbers)
+                votes = np.bincount(blocks, weights=reduction.yes[index], minlength=size).astype(np.int64)
+                result = reduction.result(votes, np.bincount(blocks, minlength=size))
+                reduction.write(g, g.spread_back(result[blocks]))
             return True
         for block, arrived in zip(present.tolist(), counts.tolist(), strict=True):
             lanes = index[blocks == block]
@@ -140,8 +149,10 @@ class Batch(ResidentBlocks):
             self._taped(lanes, block, number, barrier.arrived, count or int(self.remaining[block]))
             if self.watch is not None:
                 self.watch.arrived(g, ins, lanes, barrier)
+            if reduction is not None:
+                barrier.votes += int(reduction.yes[lanes].sum())
             if wait:
-                barrier.waiting.append(Waiting(g, lanes, pc))
+                barrier.waiting.append(Waiting(g, lanes, pc, reduction))
                 g.waiting += arrived
         for block in present.tolist():
             self.complete((block, number))
@@ -160,6 +171,7 @@ class Batch(ResidentBlocks):
             self.watch.completed(barrier, key[0])
         self.progress += 1
         for waiting in barrier.waiting:
+            waiting.reduced(barrier.votes, barrier.arrived)
             self.resume(waiting)
 
     def resume(self, waiting: Waiting) -> None:

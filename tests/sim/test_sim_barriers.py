@@ -265,3 +265,24 @@ def test_statements_are_found_in_spite_of_comments_strings_and_brackets():
     assert text.plain[last.body.start : last.body.stop].strip() == "d();"
     assert last.otherwise is not None and text.plain[last.otherwise.start : last.otherwise.stop].strip() == "{ e(); }"
     assert text.statements[1].stop == last.stop
+
+
+REDUCED = """
+__device__ unsigned int count;
+extern "C" __global__ void kernel(int* y, int n) {
+    int t = threadIdx.x;
+    if (t >= n) return;
+    int before = 0;
+    if (t % 32 == 3) before = atomicAdd(&count, 1);  // warps run apart
+    int any = __syncthreads_or(before == 1), all = __syncthreads_and(t < 32 || before < 99);
+    int many = __syncthreads_count(t % 32 == 3 && before < 3), none = __syncthreads_or(t < 0);
+    y[t] = any + 10 * all + 100 * many + 1000 * none;
+}"""
+
+
+@pytest.mark.parametrize("strict, executor", [(True, None), (False, "interpreter"), (False, None)])
+@pytest.mark.parametrize("threads, n", [(64, 64), (256, 256), (256, 200)])
+def test_a_reduction_over_a_block_is_right_where_its_warps_arrive_one_by_one(threads, n, strict, executor):
+    y = np.zeros(threads, np.int32)
+    core.sim.run(REDUCED, "kernel", 1, threads, [y, np.int32(n)], strict=strict, executor=executor)
+    assert y[:n].tolist() == [1 + 10 + 100 * min(3, -(-n // 32))] * n and not y[n:].any()

@@ -9,8 +9,9 @@ import numpy as np
 from core.sim.instructions.control import condition
 from core.sim.instructions.membermasks import check_members, check_named, of_lanes
 from core.sim.instructions.opcodes import Family
-from core.sim.instructions.operands import Read, Step, Write, bits_reader, need, writer
+from core.sim.instructions.operands import Step, bits_reader, need, writer
 from core.sim.machine.geometry import WARP
+from core.sim.machine.waiting import Reduction
 from core.sim.machine.warps import EVERYBODY, U32, Meeting, named, shuffled_from, warp_words
 from core.sim.ptx.block import End
 from core.sim.ptx.program import GONE, Program
@@ -249,17 +250,21 @@ def _barrier(program: Program, ins: Instruction, pc: int) -> End:
     holds = bits_reader(program, operands[-1], BOOL) if reducing else None
     guard = condition(program, ins) if ins.predicate is not None else None
     write = writer(program, ins.operands[0]) if reducing else None
+    form = next((name for name in ins.names if name in ("popc", "and", "or")), "")
     need(ins, not reducing or (guard is None and not sized), "a reduction over part of a thread block")
 
     def barrier(g: Group) -> int:
         if guard is not None and not _guarded(g, guard(g), pc):
             return GONE
+        reduction = None
         if holds is not None and write is not None:
-            _reduce_block(g, ins, holds, write)
+            yes = np.zeros(g.lanes, np.bool_)
+            yes[g.indices()] = g.spread(holds(g))
+            reduction = Reduction(form, yes, write)
         names = g.concerned(number(g))
         need_count = None if count is None else int(g.concerned(count(g))[0])
         if (names == names[0]).all():
-            straight = g.batch.arrive(g, ins, int(names[0]), need_count, pc + 1, waits)
+            straight = g.batch.arrive(g, ins, int(names[0]), need_count, pc + 1, waits, reduction)
             if straight or not waits:
                 if guard is None:
                     return pc + 1
@@ -270,26 +275,8 @@ def _barrier(program: Program, ins: Instruction, pc: int) -> End:
             part = np.zeros(g.lanes, np.bool_)
             part[lanes[names == name]] = True
             g.select(part)
-            if g.batch.arrive(g, ins, int(name), need_count, pc + 1, waits) or not waits:
+            if g.batch.arrive(g, ins, int(name), need_count, pc + 1, waits, reduction) or not waits:
                 g.queue(pc + 1, part)
         return GONE
 
     return barrier
-
-
-def _reduce_block(g: Group, ins: Instruction, holds: Read, write: Write) -> None:
-    """bar.red.{popc,and,or} over thread blocks whose threads are all here."""
-    lanes = g.indices()
-    blocks = g.block[lanes]
-    yes = g.spread(holds(g))
-    count = len(g.batch.numbers)
-    total = np.bincount(blocks, minlength=count)
-    if (total[np.unique(blocks)] != g.batch.remaining[np.unique(blocks)]).any():
-        raise g.batch.fault(
-            ins, "divergent reduction", "threads reach a reducing barrier separately", g, int(lanes[0]),
-            hint="the simulator runs bar.red where a whole thread block reaches it together; use fast mode",
-        )  # fmt: skip
-    sums = np.bincount(blocks, weights=yes, minlength=count).astype(np.int64)
-    forms = {"popc": sums.astype(np.uint32), "and": sums == total, "or": sums > 0}
-    result = forms[next(n for n in ins.names if n in forms)]
-    write(g, g.spread_back(result[blocks]))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -11,20 +13,49 @@ from core.sim.ptx.register_types import Array
 from core.sim.ptx.syntax import Instruction
 
 
+@dataclass(frozen=True)
+class Reduction:
+    """A reduction over a thread block at a barrier. form: popc, and, or; yes: the predicate of every lane of the group;
+    write: (group, results) -> None, into the lanes concerned."""
+
+    form: str
+    yes: Array
+    write: Callable[[Any, Array], None]
+
+    def result(self, votes: Array, arrived: Array) -> Array:
+        """By thread block: of the votes of those that arrived."""
+        if self.form == "popc":
+            return votes.astype(np.uint32)
+        return np.asarray(votes == arrived if self.form == "and" else votes > 0)
+
+
 @dataclass
 class Waiting:
-    """Lanes of a group that wait, and where they go on."""
+    """Lanes of a group that wait, where they go on, and the reduction whose result they get."""
 
     group: Lanes
     index: Array
     pc: int
+    reduction: Reduction | None = None
+
+    def reduced(self, votes: int, arrived: int) -> None:
+        """Write the result of the reduction, if there is one."""
+        if self.reduction is None:
+            return
+        g, before, chosen = self.group, self.group.state(), np.zeros(self.group.lanes, np.bool_)
+        chosen[self.index] = True
+        g.select(chosen)
+        result = self.reduction.result(np.array([votes]), np.array([arrived]))
+        self.reduction.write(g, g.spread_back(np.repeat(result, len(self.index))))
+        g.restore(before)
 
 
 @dataclass
 class Barrier:
-    """One barrier of one thread block. `values` are the operands of a reduction, by lane."""
+    """One barrier of one thread block. votes: of a reduction, the threads whose predicate holds."""
 
     arrived: int = 0
+    votes: int = 0
     count: int | None = None  # threads, where the instruction names them
     known: Array | None = None  # strict mode: the clock of those who came
     came: list[tuple[Instruction, Array]] = field(default_factory=list)  # strict mode: who, at which instruction
