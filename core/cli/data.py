@@ -10,9 +10,11 @@ from typing import Any
 import click
 
 from core.cli.data_inspect import inspect
-from core.cli.show import emit_json, emit_table, field_option, json_option, plugin_option, separator_option
+from core.cli.show import emit_json, field_option, json_option, json_text, plugin_option, separator_option
+from core.endings import ending
 from core.errors import CheckFailed, DataError
 from core.train.display import Display
+from core.words import table
 
 Progress = Callable[[int, int, str], None]
 
@@ -103,11 +105,19 @@ def verify(sources: tuple[str, ...], as_json: bool) -> None:
     from core.data.data_names import expand
 
     paths = [path for source in sources for path in expand(source, "data verify")]
-    results = [verify_one(path) for path in paths]
-    if as_json:
-        emit_json(results)
-    else:
-        emit_table(("SHARD", "RESULT"), [(r["file"], r["error"] or r["result"]) for r in results])
+    results: list[dict[str, Any]] = []
+
+    def text(cut_off: str) -> str:
+        rest = [{"file": str(path), "result": "not verified", "error": None} for path in paths[len(results) :]]
+        rows = [*(row | {"cut_off": ""} for row in results), *(row | {"cut_off": cut_off} for row in rest)]
+        if as_json:
+            return json_text(rows)
+        cells = [(r["file"], r["error"] or ": ".join(filter(None, (r["result"], r["cut_off"])))) for r in rows]
+        return "\n".join(table(("SHARD", "RESULT"), cells))
+
+    with ending(text, results):
+        for path in paths:
+            results.append(verify_one(path))
     bad = [r for r in results if r["result"] == "failed"]
     if bad:
         raise CheckFailed(

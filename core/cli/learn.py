@@ -12,7 +12,8 @@ import click
 from core.cli import learn_pages
 from core.cli.kernel_runs import status_line
 from core.cli.learn_desk import Desk, desk, desk_options, following, short
-from core.cli.show import emit_json, emit_table, json_option
+from core.cli.show import emit_json, emit_table, json_option, json_text
+from core.endings import ending
 from core.errors import CheckFailed, UsageError
 from core.learning.workbook import Workbook
 from core.testing.grading import grade, warm
@@ -253,14 +254,31 @@ def prove_command(
         if not as_json:
             click.echo("\n".join(proof_lines(proofs, verbose)))
 
-    proofs = [proof for each in proved(files, jobs or cores(), on_activity) for proof in each]
-    broken = [proof for proof in proofs if not proof.holds]
-    if as_json:
-        emit_json([proof_data(proof) for proof in proofs])
-    else:
-        click.echo(f"{len(proofs) - len(broken)} of {len(proofs)} promises hold")
+    made: list[list[Proof]] = []
+    with ending(lambda cut_off: (proofs_json if as_json else proofs_line)(files, made, cut_off), made):
+        for proofs in proved(files, jobs or cores(), on_activity):
+            made.append(proofs)
+    broken = [proof for proofs in made for proof in proofs if not proof.holds]
     if broken:
         raise CheckFailed("broken: " + ", ".join(f"{proof.puzzle} {proof.answer}" for proof in broken))
+
+
+def proofs_json(files: Sequence[Path], made: Sequence[Sequence[Proof]], cut_off: str) -> str:
+    """The promises of all puzzles as JSON. cut_off: why the command ended early, in a row for each puzzle that it did
+    not come to, none of whose promises holds yet."""
+    from core.testing.proving import Proof
+
+    rows = [proof_data(proof) | {"cut_off": ""} for proofs in made for proof in proofs]
+    waiting = [Proof(file.stem, "", PuzzleVerdict()) for file in files[len(made) :]]
+    return json_text([*rows, *(proof_data(proof) | {"holds": False, "cut_off": cut_off} for proof in waiting)])
+
+
+def proofs_line(files: Sequence[Path], made: Sequence[Sequence[Proof]], cut_off: str) -> str:
+    """`40 of 41 promises hold; not proved: softmax, reduce: ended by SIGINT`"""
+    proofs = [proof for each in made for proof in each]
+    line = f"{sum(proof.holds for proof in proofs)} of {len(proofs)} promises hold"
+    waiting = [file.stem for file in files[len(made) :]]
+    return f"{line}; not proved: {', '.join(waiting)}: {cut_off}" if waiting else line
 
 
 def proved(files: Sequence[Path], jobs: int, on_activity: Callable[[Sequence[Proof]], None]) -> Iterator[list[Proof]]:

@@ -17,12 +17,14 @@ from typing import Any
 import pytest
 
 from core import signals
-from core.cli import check, judge, run, sizes, trace
+from core.cli import check, data, judge, learn, run, sizes, trace
 from core.judge.verdict import PASSED, SubVerdict
 from core.measure.tune import Timed
 from core.plan import TunedChoice
 from core.testing import processes
 from core.testing.model_sizes import SizesOutcome
+from core.testing.proving import Proof
+from core.testing.puzzle_types import PuzzleVerdict
 
 ROOT = Path(__file__).resolve().parents[3]
 posix = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
@@ -218,6 +220,20 @@ def cut_sizes(patch: pytest.MonkeyPatch) -> list[str]:
     return ["check", "gelu.blocked", "--shape", "x=4,8"]
 
 
+def cut_prove(patch: pytest.MonkeyPatch) -> list[str]:
+    def proved(*arguments: Any) -> Iterator[list[Proof]]:
+        yield [Proof("one", "(solution)", PuzzleVerdict())]
+        raise signals.Ended(signal.SIGTERM)
+
+    patch.setattr(learn, "proved", proved)
+    return ["learn", "prove", "one.py", "two.py"]
+
+
+def cut_verify(patch: pytest.MonkeyPatch) -> list[str]:
+    patch.setattr(data, "verify_one", once({"file": "README.md", "result": "verified", "error": None}))
+    return ["data", "verify", str(ROOT / "README.md"), str(ROOT / "LICENSE")]
+
+
 def cut_judge(patch: pytest.MonkeyPatch) -> list[str]:
     def judged(*arguments: Any, on_progress: Any, **named: Any) -> None:
         on_progress("check", SubVerdict("compiles", PASSED))
@@ -233,6 +249,8 @@ CUT: dict[Callable[..., Any], tuple[str, Callable[[Any], Any]]] = {
     cut_trace: ("not traced: gelu.vector: ", lambda data: [(r["variant"], r["cut_off"]) for r in data]),
     cut_tune: ("other candidates not timed: ", lambda data: (len(data["candidates"]), data["cut_off"])),
     cut_sizes: ("1 of 1 passed, 1 not checked: ", lambda data: [(r["passed"], r["cut_off"]) for r in data]),
+    cut_prove: ("1 of 1 promises hold; not proved: two: ", lambda data: [(r["holds"], r["cut_off"]) for r in data]),
+    cut_verify: ("not verified: ", lambda data: [(r["result"], r["cut_off"]) for r in data]),
     cut_judge: ("compiles", lambda data: (data["passed"], data["checks"][1]["message"], data["cut_off"])),
 }  # fmt: skip
 REASON = "ended by SIGTERM"
@@ -241,6 +259,8 @@ EXPECTED = {
     cut_trace: [("naive", ""), ("vector", REASON)],
     cut_tune: (1, REASON),
     cut_sizes: [(True, ""), (False, REASON)],
+    cut_prove: [(True, ""), (False, REASON)],
+    cut_verify: [("verified", ""), ("not verified", REASON)],
     cut_judge: (False, REASON, REASON),
 }
 
