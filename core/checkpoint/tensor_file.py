@@ -63,8 +63,8 @@ class TensorFile(Mapping[str, Array]):
         return widened(kind, array)
 
     def place(self, name: str) -> tuple[np.dtype[Any], int, tuple[int, ...], Callable[[Array], Array]]:
-        """A tensor's dtype in the file, its first byte, its shape, and the function from numbers of that dtype to those
-        of the mapping."""
+        """A tensor's dtype in the file, the offset of its bytes, its shape, and the function from numbers of that dtype
+        to those of the mapping."""
         kind, shape, start = self._entries[name]
         return DTYPES[kind], start, shape, partial(widened, kind)
 

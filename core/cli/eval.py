@@ -71,8 +71,7 @@ def command(
     as_json: bool,
     **files: Path | None,
 ) -> None:
-    """Measure RUN: a run's or checkpoint's folder, a name under runs/, a Hugging Face folder, an llm.c file, or nothing
-    for the newest run.
+    """Measure RUN: a run's, checkpoint's or Hugging Face folder, a name under runs/, an llm.c file; or the newest run.
 
     The loss is the mean over the data's first tokens, in nats; bits per byte divides it by the bytes of their text.
     """
@@ -84,16 +83,11 @@ def command(
     registry = registry_of(click.get_current_context())
     chosen = {name: file for name, file in files.items() if file is not None}
     if examples and not chosen:
-        options = (
-            " or ".join(f"--{name} FILE" for name in registry.evaluations) or "an evaluation; no plugin brings one"
-        )
-        raise UsageError(f"--examples limits an evaluation; expected {options}")
+        raise no_evaluation(registry)
     path = find_run(run)
     opened = open_path(path, registry)
     if opened.weights is None:
-        raise UsageError(
-            f"{path}: a model without weights: its loss cannot be measured", hint="name a run, or a file with weights"
-        )
+        raise UsageError(f"{path}: a model without weights has no loss", hint="name a run, or a file with weights")
     own = own_settings(opened.path)
     model = build_model(opened, registry, device, precision or _precision(own, registry.device(device)), fuse=True)
     result: dict[str, Any] = {"from": str(opened.path), "model": model.graph.name, "precision": model.engine.precision}
@@ -114,6 +108,12 @@ def command(
         for name, file in chosen.items():
             result[name] = scored(registry.evaluations[name], model, file, examples)
             measured.append(name)
+
+
+def no_evaluation(registry: Registry) -> UsageError:
+    """The error for --examples alone."""
+    options = " or ".join(f"--{name} FILE" for name in registry.evaluations) or "an evaluation; no plugin brings one"
+    return UsageError(f"--examples limits an evaluation; expected {options}")
 
 
 def lines(result: dict[str, Any]) -> list[str]:

@@ -16,7 +16,9 @@ from core.errors import UsageError
 
 if TYPE_CHECKING:
     from core.device.protocol import Device
+    from core.devices import DeviceKind
     from core.measure.tune import Timed
+    from core.registry import Registry
 
 
 @click.command("tune")
@@ -52,11 +54,7 @@ def command(
 
     loaded, registry = resolve_config(config, overrides=overrides, device=device, plugins=plugin)
     kind = registry.devices[loaded.device]
-    refuse_untimed(kind)
-    if write_defaults is not None and kind.planner is None:
-        raise UsageError(
-            "--write-defaults is for a GPU's architecture", hint=f"tune with {with_architectures(registry)}"
-        )
+    check_device(kind, write_defaults, registry)
     model, opened = load_model(loaded.model, registry), kind.open()
     timings: dict[str, list[Timed]] = {}
     stop = signals.Stop("round")
@@ -84,6 +82,15 @@ def command(
         write(write_defaults, measured(opened, timings))
     if stop.requested:
         raise click.exceptions.Exit(stop.exit_code)
+
+
+def check_device(kind: DeviceKind, file: Path | None, registry: Registry) -> None:
+    """UsageError for a device whose time is not real, and for --write-defaults on one without architectures."""
+    refuse_untimed(kind)
+    if file is not None and kind.planner is None:
+        raise UsageError(
+            "--write-defaults is for a GPU's architecture", hint=f"tune with {with_architectures(registry)}"
+        )
 
 
 def fastest(options: Sequence[Timed]) -> Any:

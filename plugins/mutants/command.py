@@ -58,39 +58,28 @@ def mutants(
     from core.testing import load_registry
     from core.testing.mutation import cores, processes
 
-    from .suite import (
-        SAMPLE,
-        Result,
-        Reviewed,
-        chosen,
-        in_processes,
-        lines_of,
-        listing_of,
-        rows_text,
-        run_mutants,
-        totals,
-    )  # fmt: skip
+    from . import suite
 
     if sample and whole:
         raise UsageError("--sample N or --whole, not both")
     registry = load_registry(plugin)
     if listing:
-        click.echo("\n".join(listing_of(registry, names, device)))
+        click.echo("\n".join(suite.listing_of(registry, names, device)))
         return
-    reviewed = Reviewed.read(*lists) if lists else Reviewed.shipped()
-    number = 0 if whole or listed else sample or SAMPLE[device]
-    begun: list[Result] = []
-    results: list[Result] = []
-    every = [f"{op.name}.{variant.name}" for op, variant in chosen(registry, names, device)]
+    reviewed = suite.Reviewed.read(*lists) if lists else suite.Reviewed.shipped()
+    number = 0 if whole or listed else sample or suite.SAMPLE[device]
+    begun: list[suite.Result] = []
+    results: list[suite.Result] = []
+    every = [f"{op.name}.{variant.name}" for op, variant in suite.chosen(registry, names, device)]
     workers = workers or cores()
     with (
-        ending(partial(rows_text if as_json else totals, every, begun, results), begun),
+        ending(partial(suite.rows_text if as_json else suite.totals, every, begun, results), begun),
         processes(workers) if workers > 1 else nullcontext() as pool,
     ):
-        judge = in_processes(pool, device, plugin) if pool else None
-        for result in run_mutants(registry, names, reviewed, number, device, judge, listed, begun.append):
+        judge = suite.in_processes(pool, device, plugin) if pool else None
+        for result in suite.run_mutants(registry, names, reviewed, number, device, judge, listed, begun.append):
             results.append(result)
             if not as_json and result.verdicts:
-                click.echo("\n".join(lines_of(result, listed)))
+                click.echo("\n".join(suite.lines_of(result, listed)))
     if any(r.caught if listed else r.survivors for r in results):
         raise SystemExit(CheckFailed.exit_code)
