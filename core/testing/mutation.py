@@ -173,7 +173,7 @@ class KernelSwap:
         self.runner.strict = strict
         self.runner.seen.clear()
         self.runner.choice = StrictChoice()
-        for name, check, trial in self._order(method, strict):
+        for name, check, trial in self._order(method):
             log = Log(stop=True, case=trial.case.label, dtype=trial.dtype)
             try:
                 with warnings.catch_warnings():
@@ -185,14 +185,14 @@ class KernelSwap:
                 return f"{name}: {type(error).__name__}"
         return ""
 
-    def _order(self, method: str, strict: bool) -> Iterator[tuple[str, Callable[[Log, Trial], None], Trial]]:
+    def _order(self, method: str) -> Iterator[tuple[str, Callable[[Log, Trial], None], Trial]]:
         """Small examples first, and the most effective checks before the rest."""
         unused = CERTAIN + (FORWARD_ONLY if method == "backward" else ())
         names: Sequence[str] = [n for n in SUBCHECKS if n not in unused]
         first = "gradient" if method != "forward" else "forward"
         if method == "forward" and self.op.gradient:
             names = (*FORWARD_ONLY, "zeros", "padding", "configs", "gradient")  # the last reads forward's saved tensors
-        for name in sorted(names, key=lambda n: n != first) if not strict else [first, "update"]:
+        for name in sorted(names, key=lambda n: n != first):
             for trial in self.trials:
                 if applies(name, trial):
                     yield name, SUBCHECKS[name], trial

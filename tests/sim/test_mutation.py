@@ -30,3 +30,14 @@ def test_a_replaced_text_goes_through_the_sub_checks_that_its_launcher_has_a_par
 
     monkeypatch.setitem(checks.SUBCHECKS, name, check)
     assert swap.failed_check(method, texts) == name
+
+
+def test_a_race_where_a_kernel_adds_to_a_gradient_is_seen() -> None:
+    """In strict mode too, a replaced text goes through all of them: plain gradients have no such branch."""
+    registry = load_registry(only=())
+    swap = KernelSwap(registry.op("gelu"), registry.variant("gelu", "naive"), registry)
+    swap.trials = [trial for trial in swap.trials if trial.elements > 64][:1]
+    (source,) = {kernel.source for kernel in swap.kernels["backward"]}
+    text, racing = whole_text(source), "__shared__ volatile int s; if (add) s = threadIdx.x; "
+    broken = text.replace("dx[i] = (add", f"{racing} dx[i] = (add", 1)
+    assert broken != text and swap.failed_check("backward", {source: broken}) == "accumulate"
