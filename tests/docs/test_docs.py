@@ -16,6 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import few_compilations
 import pytest
 import stored_machine
 import tomli
@@ -110,6 +111,7 @@ def workplace(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> P
     monkeypatch.setenv("CORELM_PLUGINS", "course")  # of the shipped ones, that of `core learn`
     monkeypatch.setattr("sys.stdin", io.StringIO("What does it do?\n"))  # for core chat
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # `auto` is to be the cpu, on a machine with a GPU too
+    few_compilations.choose(monkeypatch)
     return tmp_path
 
 

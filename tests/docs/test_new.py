@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import few_compilations
 import pytest
 import tomli
 from core.plugins.mutants.suite import run_mutants
@@ -47,6 +48,7 @@ SMALLEST = [
 def workplace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CORELM_PLUGINS", "")
+    few_compilations.choose(monkeypatch)
     return tmp_path
 
 
@@ -122,8 +124,9 @@ def test_every_variant_can_be_copied_with_all_that_its_kernels_compile_from(op, 
         assert made.priority < 0, "a copy in work is taken only by name"
         if made.device == "cpu":
             continue
-        launched = dict.fromkeys(launch.kernel for launch in launches_of(all_trials(registry.op(op), made, registry)))
-        kernels = [k for k in launched if ("ELEM", C_TYPES[made.dtypes[0]]) in k.defines]
+        trials = [trial for trial in all_trials(registry.op(op), made, registry) if trial.dtype == made.dtypes[0]]
+        kernels = list(dict.fromkeys(launch.kernel for launch in launches_of(trials)))
+        assert all(("ELEM", C_TYPES[made.dtypes[0]]) in kernel.defines for kernel in kernels)
         copied = {k.source.resolve().is_relative_to(Path(folder).resolve()) for k in kernels}
         assert True in copied and (made.base or copied == {True}), (
             "kernels of the copy are in its folder, those of `base` in its own"
