@@ -48,22 +48,23 @@ def find_config(name: str | Path) -> tuple[Path, str]:
 def read_source(path: Path, text: str | None = None) -> Source:
     """A TOML file; text: its contents, if it was read."""
     text = read_text(path) if text is None else text
-    return Source(path, show_path(path), text, parse_toml(text, show_path(path)))
+    shown = show_path(path)
+    return Source(path, shown, text, parse_toml(text, shown))
 
 
 def read_text(path: Path) -> str:
     """The text of a TOML file. Raises UsageError: no file, too large, or not UTF-8, with line and column."""
-    shown = show_path(path)
     try:
         data = read_whole(path, LARGEST)
     except OSError as error:
-        raise UsageError(f"{shown}: cannot be read: {error.strerror or error}", hint="expected a TOML file") from None
+        words = f"{show_path(path)}: cannot be read: {error.strerror or error}"
+        raise UsageError(words, hint="expected a TOML file") from None
     try:
         return data.decode("utf-8").removeprefix("\ufeff")  # some editors put a byte order mark in front
     except UnicodeDecodeError as error:
         from core.config.unreadable import not_utf8
 
-        raise not_utf8(data, error, shown) from None
+        raise not_utf8(data, error, show_path(path)) from None
 
 
 def parse_toml(text: str, shown: str) -> Document:

@@ -31,15 +31,18 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 
 
-def build_graph(source: ModelDocument, registry: Registry, overrides: Mapping[str, Any]) -> Graph:
-    """See ModelSource.build."""
+def build_graph(
+    source: ModelDocument, registry: Registry, overrides: Mapping[str, Any], *, batch_free: bool = True
+) -> Graph:
+    """See ModelSource.build. batch_free: whether shapes of parameters are compared at other B and T."""
     problems = Problems()
     check_document(source, problems, registry)
     problems.finish()
     table: dict[str, Any] = source.document.get("dims", {})
     overrides = check_overrides(table, overrides, source.where())
     graph = _Builder(source, registry, overrides).build()
-    _check_batch_free(graph, source, registry, overrides)
+    if batch_free:
+        _check_batch_free(graph, source, registry, overrides)
     return graph
 
 

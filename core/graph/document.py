@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,13 @@ class ModelDocument:
             document["dims"] = {**document.get("dims", {}), **overrides}
         return tomli_w.dumps(document)
 
+    @cached_property
+    def _shown(self) -> str:
+        return show_path(self.files[0]) if self.files else self.name
+
     def where(self, *path: str) -> str:
         """The place of a key for a message: `models/x.toml:25 [block.layer] qkv`."""
-        place = self.places.get(path) or (show_path(self.files[0]) if self.files else self.name)
+        place = self.places.get(path) or self._shown
         if not path:
             return place
         table = f"[{'.'.join(path[:-1])}] " if path[:-1] else ""

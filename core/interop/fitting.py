@@ -154,9 +154,12 @@ def _settle(matches: list[ModelMatch], table: str) -> ModelMatch:
 
 
 def build(source: ModelDocument, registry: Registry, dims: Mapping[str, Number | str]) -> Graph:
-    """The graph for the sizes that a file gives. CheckpointError for sizes that make no model."""
+    """The graph for the sizes that a file gives; the build for a run tests whether parameters depend on the batch.
+
+    CheckpointError for sizes that make no model.
+    """
     try:
-        return build_graph(source, registry, dims)
+        return build_graph(source, registry, dims, batch_free=False)
     except BuildError as error:
         raise CheckpointError(f"its sizes make no model: {error.message}", hint=error.hint) from None
 
