@@ -48,6 +48,7 @@ class Verdict:
     relative error that it saw. sizes and smallest: dim of the op's schema -> the largest and the smallest size that
     was checked; older records have no smallest ones. finding: the first failure, "" for a variant that passed.
     tried: sizes of nodes, as `label` writes them, that a check with a bound of time got as near to as its time allowed.
+    compiled: the compilations that passed, as core.testing.compiles records them; "" where none was made.
     """
 
     device: str
@@ -59,6 +60,7 @@ class Verdict:
     smallest: Sizes = field(default_factory=dict, kw_only=True)
     finding: str = ""
     tried: tuple[str, ...] = ()
+    compiled: str = field(default="", kw_only=True)
     date: str = field(default_factory=lambda: datetime.now(UTC).date().isoformat())
     version: str = core.__version__
 
@@ -98,7 +100,8 @@ class Verdict:
         checks = {n: max(self.checks.get(n, 0.0), other.checks.get(n, 0.0)) for n in {**self.checks, **other.checks}}
         sizes, least = largest([self.sizes, other.sizes]), smallest([self.smallest, other.smallest])
         tried = tuple(dict.fromkeys((*self.tried, *other.tried)))
-        return replace(other, checks=checks, sizes=sizes, smallest=least, tried=tried)
+        compiled = other.compiled or self.compiled
+        return replace(other, checks=checks, sizes=sizes, smallest=least, tried=tried, compiled=compiled)
 
     def at(self, sizes: Sizes) -> str:
         """A table's cell for nodes of these sizes: `checked to C=1,031`, `not checked at C=4,096`."""
@@ -197,6 +200,14 @@ class Verdicts:
         verdicts = [verdict_of(row) for row in rows if row.get("sources") == sources]
         here = [verdict for verdict in verdicts if verdict is not None and verdict.where == where]
         return functools.reduce(Verdict.with_more, here) if here else None
+
+    def compiled(self, variant: Variant) -> set[str]:
+        """The records of compilations of a variant's kernels that passed, of whichever text they were made."""
+        path = release_file(plugin_of(variant, self.registry))
+        names = [(variant.op, variant.name, dtype) for dtype in variant.dtypes]
+        stores = [self._rows(place) for place in (path, self.path) if place is not None]
+        rows = [row for held in stores for name in names for row in held.get(name, ())]
+        return {str(row["compiled"]) for row in rows if row.get("compiled")}
 
     def _rows(self, path: Path) -> dict[Name, list[Row]]:
         """A file's records by op, variant and dtype; read once."""

@@ -45,6 +45,7 @@ from core.verdicts import Verdicts, chip_of
     help="Variants checked in parallel.  [default: one per core without timing, else 1]",
 )
 @click.option("--quick", is_flag=True, help="For authors: one dtype, the smallest examples, no compile sweep.")
+@click.option("--recompile", is_flag=True, help="Repeat compilations that are recorded as passed.")
 @click.option(
     "--against",
     default="",
@@ -73,6 +74,7 @@ def command(
     timed: bool,
     jobs: int | None,
     quick: bool,
+    recompile: bool,
     against: str,
     verbose: bool,
     seed: int,
@@ -101,7 +103,7 @@ def command(
     timed = timed and not quick and (not device or registry.device(device).real_time)
     pairs = chosen(target, registry, device)
     jobs = min(jobs or (1 if timed else cores()), len(pairs))
-    how = CheckOptions(device, seed, quick, against, whole=verbose or as_json)
+    how = CheckOptions(device, seed, quick, against, whole=verbose or as_json, recorded=not recompile)
     done = Done(pairs, lambda variant: device or registry.home(variant).name)
     with ending(done.as_json if as_json else done.summary, done.reports):
         fill(done, registry, plugin, how, jobs, timed, None if as_json else verbose)
@@ -198,6 +200,7 @@ class CheckOptions:
     quick: bool
     standard: str
     whole: bool
+    recorded: bool
 
     @property
     def partial(self) -> bool:
@@ -213,7 +216,7 @@ class CheckOptions:
             against = (truth_op, truth)
         return check_variant(
             op, variant, registry, self.device, seed=self.seed, quick=self.quick, whole=self.whole, against=against,
-            on_activity=on_activity,
+            recorded=self.recorded, on_activity=on_activity,
         )  # fmt: skip
 
 

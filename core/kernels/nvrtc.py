@@ -188,7 +188,7 @@ class Unit:
         return text
 
 
-def _unit(kernel: Kernel, arch: str) -> Unit:
+def unit_of(kernel: Kernel, arch: str) -> Unit:
     text = read_source(kernel.source) if kernel.text is None else kernel.text
     headers = tuple(sorted(headers_of(text, kernel.source.parent, {}).items()))
     defines = define_options(kernel.defines)
@@ -230,7 +230,7 @@ def compile_all(jobs: Iterable[tuple[Kernel, str]], workers: int = 0) -> list[Co
     todo = list(jobs)
     if not todo:
         return []
-    units = [_unit(kernel, arch) for kernel, arch in todo]
+    units = [unit_of(kernel, arch) for kernel, arch in todo]
     first = {unit.key: index for index, unit in reversed(list(enumerate(units)))}
     with ThreadPoolExecutor(workers or cores(), thread_name_prefix="core-nvrtc") as pool:
         futures = [pool.submit(compile_unit, units[index], todo[index][0]) for index in first.values()]
@@ -239,7 +239,7 @@ def compile_all(jobs: Iterable[tuple[Kernel, str]], workers: int = 0) -> list[Co
 
 
 def _compile(kernel: Kernel, arch: str) -> Compiled:
-    return compile_unit(_unit(kernel, arch), kernel)
+    return compile_unit(unit_of(kernel, arch), kernel)
 
 
 _HELD: dict[tuple[str, tuple[str, ...]], Compiled] = {}  # of this process

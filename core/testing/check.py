@@ -6,7 +6,7 @@ variant is wrong, and returns a `CheckReport` when all are right.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -30,7 +30,7 @@ from core.testing.runner import CpuRunner, Runner
 from core.testing.trial import Trial
 from core.testing.trials import decoded_trials, quick_dtypes, reference_of, smallest, trials_of
 from core.testing.truth import check_truth
-from core.verdicts import sizes_of
+from core.verdicts import Verdicts, sizes_of
 
 
 def check_op(
@@ -86,7 +86,7 @@ def check_variant(
     op: Op, variant: Variant, registry: Registry, device: str = "", *, seed: int = 0, stop: bool = False,
     reference: Reference | None = None, examples: Sequence[int] | None = None, archs: Sequence[str] | None = None,
     dtypes: Sequence[str] | None = None, checks: Sequence[str] = tuple(SUBCHECKS), quick: bool = False,
-    whole: bool = True, against: tuple[Op, Variant] | None = None,
+    whole: bool = True, against: tuple[Op, Variant] | None = None, recorded: bool = True,
     on_activity: Callable[[str], None] = lambda text: None,
 ) -> VariantReport:  # fmt: skip
     """All sub-checks of one variant on `device`, by default its `Registry.home`. `stop`: give up at the first failure.
@@ -95,6 +95,7 @@ def check_variant(
     dtypes: some of the variant's; checks: sub-checks of a trial. By default all; tests that run often choose.
     quick: one dtype, the smallest examples, nothing compiled for other chips. whole: False skips the sub-checks that
     follow a failure. `against`: an op of the same schema and its variant, the truth in place of the reference.
+    recorded: compilations for other chips that a verdict records as passed are not repeated.
     on_activity: a display, called with the present activity.
     """
     log = Log(stop=stop, clues=not stop)  # a mutant's check names the sub-check that failed, and no more
@@ -123,11 +124,12 @@ def check_variant(
         check_schema(log, variant, every, list(report.skipped.values()))
         check_truth(log, op, variant, truth, cases, registry)
         report.waiting = run_checks(log, every, checks, whole, on_activity)
-        if runner.native and not log.failures and not quick and examples is None:
+        if runner.native and not log.failures and not quick and examples is None and checks:
             on_activity("at practical sizes")
             report.cover(check_real_sizes(log, op, variant, registry, runner, truth, dtypes or variant.dtypes))
-        check_all_trials(log, variant, every, runner, report, archs, quick, on_activity)
-        report.notes = notes_on(op, variant)
+        passed = Verdicts(registry).compiled(variant) if recorded else ()
+        check_all_trials(log, variant, every, runner, report, archs, passed, quick, on_activity)
+        report.notes = [*notes_on(op, variant), *report.notes]
     report.take(log)
     return report
 
@@ -146,7 +148,7 @@ def errors_in(log: Log, op: Op) -> Iterator[None]:
 
 def check_all_trials(
     log: Log, variant: Variant, trials: Sequence[Trial], runner: Runner, report: VariantReport,
-    archs: Sequence[str] | None, quick: bool, on_activity: Callable[[str], None],
+    archs: Sequence[str] | None, passed: Collection[str], quick: bool, on_activity: Callable[[str], None],
 ) -> None:  # fmt: skip
     """The sub-checks that are made once, of all trials of a variant together."""
     log.case, log.dtype = "all", "all"
@@ -157,7 +159,10 @@ def check_all_trials(
         return
     if not log.failures and archs != ():
         on_activity("compiling for every architecture")
-        check_compile(log, variant, trials, archs)
+        report.compiled = check_compile(log, variant, trials, archs, passed)
+        if report.compiled in passed:
+            by = report.compiled.partition(":")[0]
+            report.notes.append(f"passed compilations are recorded, with {by}; --recompile repeats them")
     if not log.failures and not quick and runner.slow:
         report.gaps = runner.gaps(variant)
         if not report.gaps:

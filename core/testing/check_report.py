@@ -27,7 +27,8 @@ class VariantReport:
     skipped: example and dtype -> why the variant cannot run there. left_out: why nothing was checked, where a library
     that the variant calls is not there to be called. waiting: sub-checks that were not made, because an earlier one
     failed. gaps: lines of its kernels that no example runs. notes: remarks for its author. Neither is a fault.
-    plugins: paths that the user gave, which a command that shows a failure repeats.
+    plugins: paths that the user gave, which a command that shows a failure repeats. compiled: the record of the
+    compilations that passed, "" without one.
     """
 
     op: str
@@ -46,6 +47,7 @@ class VariantReport:
     sizes: dict[str, dict[str, int]] = field(default_factory=dict)
     smallest: dict[str, dict[str, int]] = field(default_factory=dict)
     plugins: tuple[str, ...] = ()
+    compiled: str = ""
 
     @property
     def name(self) -> str:

@@ -1,12 +1,17 @@
 """Compiles every kernel that a variant launches for every architecture that it declares. No GPU is needed.
 
-Launches are found by recording the launchers at the variant's examples, in every dtype and configuration.
+Launches are found by recording the launchers at the variant's examples, in every dtype and configuration. A verdict
+records which compilations passed (`record`): the same version of NVRTC makes the same code of the same text, so they
+are not repeated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+import platform
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,12 +21,14 @@ from core.device.planned import PlannedDevice, threads_of
 from core.dtypes import C_TYPES, NARROW, arithmetic
 from core.errors import BuildError, CheckFailed
 from core.kernels.chips import chip_of, launch_problems
-from core.kernels.nvrtc import Kernel, Resources, architectures_of, compile_all
+from core.kernels.nvrtc import Kernel, Resources, architectures_of, compile_all, unit_of
+from core.kernels.nvrtc_library import nvrtc_version
 from core.kernels.sources import shown
 from core.op import Variant
 from core.testing.cached_decoding import first_tokens
 from core.testing.devices import DeviceRunner
 from core.testing.trial import GradientRequest, Trial
+from core.variant_sources import KIT
 
 
 class _AnyArchitecture(PlannedDevice):
@@ -102,21 +109,53 @@ def compilations(
 ) -> list[Compilation]:
     """Every kernel launched, for every architecture that the variant declares and that has the number format of its
     products. Raises BuildError for one that fails."""
-    largest: dict[Kernel, tuple[int, int, int]] = {}
-    for launch in launches:
-        sizes = threads_of(launch), launch.smem, launch.cluster
-        before = largest.get(launch.kernel, (0, 0, 1))
-        largest[launch.kernel] = max(sizes[0], before[0]), max(sizes[1], before[1]), max(sizes[2], before[2])
-    wanted = architectures_of(variant.arch) if archs is None else archs
-    if not wanted and archs is None:
-        raise BuildError(f'arch "{variant.arch}": there is no such chip: no kernel can be compiled', hint=UNKNOWN)
-    jobs = [(k, arch) for arch in wanted for k in largest if chip_of(arch).multiplies(format_of(k, variant))]
+    largest = largest_launches(launches)
+    jobs = jobs_of(variant, largest, archs)
     results = []
     for (kernel, arch), compiled in zip(jobs, compile_all(jobs), strict=True):
         used = compiled.of(kernel)
         problems = [*limits(used, arch, *largest[kernel]), *_faults(compiled.faults, kernel)]
         results.append(Compilation(kernel, arch, used, *largest[kernel], tuple(problems)))
     return results
+
+
+Largest = Mapping[Kernel, tuple[int, int, int]]  # threads, bytes of dynamic shared memory, thread blocks of a cluster
+
+
+def largest_launches(launches: Iterable[LaunchRecord]) -> Largest:
+    """The most that any launch of each kernel takes."""
+    largest: dict[Kernel, tuple[int, int, int]] = {}
+    for launch in launches:
+        sizes = threads_of(launch), launch.smem, launch.cluster
+        before = largest.get(launch.kernel, (0, 0, 1))
+        largest[launch.kernel] = max(sizes[0], before[0]), max(sizes[1], before[1]), max(sizes[2], before[2])
+    return largest
+
+
+def jobs_of(variant: Variant, kernels: Iterable[Kernel], archs: Sequence[str] | None) -> list[tuple[Kernel, str]]:
+    """(kernel, architecture) for each compilation. archs: None for all that the variant declares."""
+    wanted = architectures_of(variant.arch) if archs is None else archs
+    if not wanted and archs is None:
+        raise BuildError(f'arch "{variant.arch}": there is no such chip: no kernel can be compiled', hint=UNKNOWN)
+    held = list(kernels)
+    return [(k, arch) for arch in wanted for k in held if chip_of(arch).multiplies(format_of(k, variant))]
+
+
+def compiler() -> str:
+    """The compiler of a record: NVRTC's version, and the machine that it runs on."""
+    return f"NVRTC {nvrtc_version()}, {platform.system()} {platform.machine()}"
+
+
+def record(variant: Variant, largest: Largest) -> str:
+    """The compilations of a variant as one line of a verdict: the compiler, and a hash of the kernels' texts and
+    options, of the architectures, of the launches and of the chips' limits."""
+    keys = {kernel: unit_of(kernel, "").key for kernel in largest}
+    rows = [
+        (kernel.name, keys[kernel], largest[kernel], astuple(chip_of(arch)))
+        for kernel, arch in jobs_of(variant, largest, None)
+    ]
+    digest = hashlib.sha256(json.dumps([KIT, sorted(rows)]).encode()).hexdigest()
+    return f"{compiler()}: {digest[:32]}"
 
 
 def format_of(kernel: Kernel, variant: Variant) -> str:
@@ -142,17 +181,33 @@ def limits(used: Resources, arch: str, threads: int, smem: int, cluster: int = 1
     return spills + launch_problems(chip_of(arch), used.registers, used.shared, (threads,), smem, cluster)
 
 
-def check_compile(log: Any, variant: Variant, trials: Sequence[Trial], archs: Sequence[str] | None = None) -> None:
-    """A verdict for every kernel and architecture, into the op check's log."""
+def check_compile(
+    log: Any,
+    variant: Variant,
+    trials: Sequence[Trial],
+    archs: Sequence[str] | None = None,
+    passed: Collection[str] = (),
+) -> str:
+    """A verdict for every kernel and architecture, into the op check's log. passed: records of compilations without a
+    fault; those of one of them are not repeated. The record of these; "" for some architectures alone, and where one
+    fails."""
     log.case, log.dtype = "all", "all"
     try:
-        compiled = compilations(variant, launches_of(trials), archs)
+        launches = launches_of(trials)
+        largest = largest_launches(launches)
+        mine = record(variant, largest) if archs is None else ""
+        if mine in passed:
+            for _ in jobs_of(variant, largest, archs):
+                log.passed("compile")
+            return mine
+        compiled = compilations(variant, launches, archs)
     except BuildError as error:
         log.verdict("compile", False, error.message)
-        return
+        return ""
     for one in compiled:
         kernel = f"{shown(one.kernel.source)}: {one.kernel.name} for {one.arch}"
         log.verdict("compile", not one.problems, f"{kernel} {'; '.join(one.problems)}{advice(one)}")
+    return "" if any(one.problems for one in compiled) else mine
 
 
 def advice(one: Compilation) -> str:

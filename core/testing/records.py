@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,8 @@ def verdicts_of(report: VariantReport, chip: str) -> list[Verdict]:
         checks = {**shared, **report.worst.get(dtype, {})}
         finding = f"{failures[0].check}: {failures[0].message}" if failures else ""
         sizes, least = report.sizes.get(dtype, {}), report.smallest.get(dtype, {})
-        verdicts.append(Verdict(report.device, chip, dtype, not failures, checks, sizes, finding, smallest=least))
+        verdict = Verdict(report.device, chip, dtype, not failures, checks, sizes, finding, smallest=least)
+        verdicts.append(replace(verdict, compiled=report.compiled))
     return verdicts
 
 

@@ -3,8 +3,9 @@
 Each plugin's folder has a verdicts.json with the findings of the op check on its variants: kernels in the simulator,
 the rest on the cpu. An entry is keyed by the code that it was made from, so that only variants whose code has changed
 are checked, and those whose entry has no smallest sizes; a whole check in this machine's cache (`core check --all
---no-time`) is reused. The files are written after each variant: an interrupted command continues with the rest. A
-variant of corelm that fails, or has lines or loops that no example reaches and that it does not declare, gets no entry.
+--no-time`) is reused. Of the other kernels, those without a record of their compilations by this version of NVRTC are
+compiled. The files are written after each variant: an interrupted command continues with the rest. A variant of corelm
+that fails, or has lines or loops that no example reaches and that it does not declare, gets no entry.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from core.op import Reference, Variant
 from core.registry import Registry
 from core.testing.check import check_variant
 from core.testing.check_report import VariantReport
+from core.testing.compiles import compiler
 from core.testing.processes import processes, registry_of
 from core.testing.records import as_row, verdicts_of, write_rows
 from core.threads import cores
@@ -72,6 +74,12 @@ class ReleaseEntry:
         """Whether each row has the smallest size of each dim that it covers, and not the largest alone."""
         return all((verdict := verdict_of(row)) is not None and verdict.has_range for row in self.rows)
 
+    @property
+    def compiled(self) -> bool:
+        """Whether its compilations by the NVRTC at hand are recorded, or it has no kernels."""
+        begin = f"{compiler()}:" if self.variant.sources else ""
+        return all(str(row.get("compiled", "")).startswith(begin) for row in self.rows)
+
 
 def entries_of(registry: Registry, kinds: Sequence[str] = (BUILT_IN, SHIPPED)) -> list[ReleaseEntry]:
     """One for each variant of the plugins of these kinds; variants that call a vendor's library are left out, since
@@ -107,10 +115,12 @@ def stale(registry: Registry, kinds: Sequence[str] = (BUILT_IN, SHIPPED)) -> lis
     return lacking + sorted({name for path, name in rows if (path, name) not in named})
 
 
-def without_ranges(registry: Registry, kinds: Sequence[str]) -> list[str]:
-    """The variants whose entry counts, and is an older one that has the largest sizes alone."""
-    entries = [entry for entry in entries_of(registry, kinds) if entry.current and not entry.has_ranges]
-    return [f"{entry.name}: smallest sizes not recorded" for entry in entries]
+def incomplete(registry: Registry, kinds: Sequence[str]) -> list[str]:
+    """The variants whose entry counts, and is an older one that has the largest sizes alone, or was made with another
+    compiler."""
+    entries = [entry for entry in entries_of(registry, kinds) if entry.current]
+    lines = [f"{entry.name}: smallest sizes not recorded" for entry in entries if not entry.has_ranges]
+    return lines + [f"{entry.name}: no compilations with {compiler()}" for entry in entries if not entry.compiled]
 
 
 def known_here(entry: ReleaseEntry, verdicts: Verdicts) -> list[Verdict]:
@@ -135,7 +145,7 @@ def reports(
 ) -> Iterator[VariantReport]:
     """The whole check of each, `jobs` at the same time."""
     if jobs == 1:
-        yield from (check_variant(registry.op(e.variant.op), e.variant, registry) for e in entries)
+        yield from (check_variant(registry.op(e.variant.op), e.variant, registry, recorded=False) for e in entries)
         return
     with processes(jobs) as pool:
         yield from pool.map(partial(_report, plugins), [(e.variant.op, e.variant.name) for e in entries])
@@ -144,7 +154,7 @@ def reports(
 def _report(plugins: tuple[str, ...], name: tuple[str, str]) -> VariantReport:
     """In a process of its own."""
     registry = registry_of(plugins)
-    return check_variant(registry.op(name[0]), registry.variant(*name), registry)
+    return check_variant(registry.op(name[0]), registry.variant(*name), registry, recorded=False)
 
 
 def release(registry: Registry, kinds: Sequence[str], plugins: tuple[str, ...], only: Sequence[str], jobs: int) -> int:
@@ -160,7 +170,8 @@ def release(registry: Registry, kinds: Sequence[str], plugins: tuple[str, ...], 
             print(f"{entry.name}: the verdict of this machine's own check", flush=True)
         else:
             ask.append(entry)
-    failed = 0
+    rest = [entry for entry in chosen if entry not in todo and not entry.compiled]
+    failed = sum(compile_kernels(entry, registry) for entry in rest)
     for number, (entry, report) in enumerate(zip(ask, reports(ask, registry, plugins, jobs), strict=True), 1):
         good = report.passed and entry.required <= set(report.checks)
         write(entry, verdicts_of(report, "") if good else [], keep)
@@ -169,6 +180,16 @@ def release(registry: Registry, kinds: Sequence[str], plugins: tuple[str, ...], 
     if not only:
         clean(entries)
     return failed
+
+
+def compile_kernels(entry: ReleaseEntry, registry: Registry) -> int:
+    """Compile the kernels of an entry that is current otherwise, and record that; the number of failures, 0 or 1."""
+    report = check_variant(registry.op(entry.variant.op), entry.variant, registry, checks=(), recorded=False)
+    if report.compiled:
+        more = {"compiled": report.compiled}
+        write_rows(entry.path, [{**row, **more} if row in entry.rows else row for row in rows_in(entry.path)])
+    print(f"{entry.name}: {'compiled' if report.compiled else report.describe_failures()}", flush=True)
+    return int(not report.compiled)
 
 
 def outcome(report: VariantReport, good: bool) -> str:
@@ -198,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         registry = load_registry(options.plugin)
         if options.list:
-            print("\n".join([*stale(registry, kinds), *without_ranges(registry, kinds)]))
+            print("\n".join([*stale(registry, kinds), *incomplete(registry, kinds)]))
             return 0
         return int(release(registry, kinds, tuple(options.plugin), options.only, max(1, options.jobs)) > 0)
     except CoreError as error:

@@ -8,12 +8,14 @@ from core import Variant, i32
 from core.device.planned import PlannedDevice
 from core.engine import Engine, Settings
 from core.graph import load_model
-from core.kernels.nvrtc import Resources
+from core.kernels.nvrtc import Resources, compile_all
 from core.loader import load_registry
 from core.testing.case import cases_of
 from core.testing.check import check_variant, kernels_of
-from core.testing.compiles import check_compile, limits, widest
+from core.testing.compiles import check_compile, compiler, limits, widest
+from core.testing.records import keep, verdicts_of
 from core.testing.trials import trials_of
+from core.verdicts import Verdicts
 
 REGISTRY = load_registry()
 GELU = REGISTRY.op("gelu")
@@ -33,16 +35,19 @@ HEAVY = """extern "C" __global__ void __launch_bounds__(1024, 2) forward(elem* y
 """
 
 
-class Verdicts:
-    """In place of the op check's log."""
+class Findings:
+    """In place of the op check's log. record: of the compilations that passed."""
 
     def __init__(self):
-        self.passed, self.failed = 0, []
+        self.count, self.failed, self.record = 0, [], ""
 
-    def verdict(self, check, ok, message):
+    def verdict(self, check, ok, message=""):
         assert check == "compile"
-        self.passed += ok
+        self.count += ok
         self.failed += [] if ok else [message]
+
+    def passed(self, check):
+        self.verdict(check, ok=True)
 
 
 @pytest.fixture
@@ -68,29 +73,77 @@ def variant(tmp_path):
     return make
 
 
-def verdicts_of(made):
+def findings_on(made, *passed):
     trials, _ = trials_of(GELU, made, REGISTRY, cases=cases_of(GELU, made)[:1])
-    log = Verdicts()
-    check_compile(log, made, trials)
+    log = Findings()
+    log.record = check_compile(log, made, trials, passed=passed)
     return log
 
 
 def test_a_sound_kernel_passes_on_every_architecture_in_every_dtype_that_it_has(variant):
-    log = verdicts_of(variant(SOUND, "sm_75+"))
-    assert log.passed == 10 * 3 - 1 and not log.failed
+    log = findings_on(variant(SOUND, "sm_75+"))
+    assert log.count == 10 * 3 - 1 and not log.failed
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """The number of compilations of each call of `compile_all`, from the cache too."""
+    counts = []
+
+    def counting(jobs):
+        counts.append(len(jobs))
+        return compile_all(jobs)
+
+    monkeypatch.setattr("core.testing.compiles.compile_all", counting)
+    return counts
+
+
+def test_compilations_that_are_recorded_are_not_repeated(variant, compiled):
+    first = findings_on(variant(SOUND, "sm_86+"))
+    again = findings_on(variant(SOUND, "sm_86+"), "another", first.record)
+    assert compiled == [first.count] and (again.count, again.record) == (first.count, first.record)
+    assert first.record.startswith(f"{compiler()}: ")
+
+
+def test_another_text_launch_architecture_or_compiler_is_no_recorded_one(variant, compiled, monkeypatch):
+    record = findings_on(variant(SOUND, "sm_86+")).record
+    more = SOUND.replace("0.044715f", "0.044716f")
+    for source, arch, how in ((more, "sm_86+", {}), (SOUND, "sm_80+", {}), (SOUND, "sm_86+", {"smem": 1024})):
+        assert findings_on(variant(source, arch, **how), record).record not in ("", record)
+    monkeypatch.setattr("core.testing.compiles.nvrtc_version", lambda: "13.9.1")
+    assert findings_on(variant(SOUND, "sm_86+"), record).record != record
+    assert 0 not in compiled and len(compiled) == 5
+
+
+def test_compilations_with_a_fault_leave_no_record(variant, compiled):
+    record = findings_on(variant(SOUND, "sm_89")).record
+    assert findings_on(variant(SOUND, "sm_89", smem=150_000), record).record == "" and compiled == [3, 3]
+
+
+def test_a_verdict_on_this_machine_records_them_and_the_check_uses_it(variant, compiled, monkeypatch, tmp_path):
+    monkeypatch.setenv("CORELM_CACHE", str(tmp_path / "cache"))
+    how = {"checks": ()}
+    report = check_variant(GELU, variant(SOUND, "sm_90a"), REGISTRY, **how)
+    for verdict in verdicts_of(report, ""):
+        keep(Verdicts(REGISTRY), variant(SOUND, "sm_90a"), verdict, whole=True)
+    again = check_variant(GELU, variant(SOUND, "sm_90a"), REGISTRY, **how)
+    assert compiled == [3] and again.checks["compile"] == report.checks["compile"] == (3, 0.0)
+    assert again.notes[-1] == f"passed compilations are recorded, with {compiler()}; --recompile repeats them"
+    check_variant(GELU, variant(SOUND, "sm_90a"), REGISTRY, recorded=False, **how)
+    assert compiled == [3, 3]
 
 
 def test_only_what_is_declared_is_compiled(variant):
-    assert verdicts_of(variant(SOUND, "sm_90a")).passed == 3
+    assert findings_on(variant(SOUND, "sm_90a")).count == 3
 
 
 def test_spills_are_told_with_kernel_and_architecture(variant):
-    (first, *_) = verdicts_of(variant(HEAVY, "sm_80")).failed
+    (first, *_) = findings_on(variant(HEAVY, "sm_80")).failed
     assert "forward for sm_80 spills " in first and "at 32 registers" in first and "hint:" in first
 
 
 def test_more_shared_memory_than_an_architecture_has_is_told_for_that_one_alone(variant):
-    failed = verdicts_of(variant(SOUND, "sm_86+", smem=150_000)).failed
+    failed = findings_on(variant(SOUND, "sm_86+", smem=150_000)).failed
     assert {m.partition(" for ")[2].split()[0] for m in failed} == {"sm_86", "sm_89", "sm_120a", "sm_121a"}
     assert all(
         "150,000 bytes of shared memory a thread block, 0 static and 150,000 dynamic; there are 101,376" in m
@@ -99,7 +152,7 @@ def test_more_shared_memory_than_an_architecture_has_is_told_for_that_one_alone(
 
 
 def test_a_kernel_that_is_not_there_is_told(variant):
-    (message,) = verdicts_of(variant(SOUND.replace("forward", "foreward"))).failed
+    (message,) = findings_on(variant(SOUND.replace("forward", "foreward"))).failed
     assert 'no kernel "forward"' in message and 'did you mean "foreward"' in message
 
 
@@ -116,13 +169,13 @@ STATIC = SOUND.replace("int n) {", "int n) {\n    __shared__ float s[32];\n    s
 
 def test_static_shared_memory_counts_too(variant):
     """A chip's whole thread block: 101,376 bytes on sm_86 and sm_120, of which 128 are static."""
-    assert not verdicts_of(variant(STATIC, "sm_86", smem=101_376 - 128)).failed
-    (first, *_) = verdicts_of(variant(STATIC, "sm_86", smem=101_376 - 64)).failed
+    assert not findings_on(variant(STATIC, "sm_86", smem=101_376 - 128)).failed
+    (first, *_) = findings_on(variant(STATIC, "sm_86", smem=101_376 - 64)).failed
     assert "128 static and 101,312 dynamic; there are 101,376" in first
 
 
 def test_an_architecture_of_no_chip_is_told_instead_of_passing_unchecked(variant):
-    (message,) = verdicts_of(variant(SOUND, "sm_130+")).failed
+    (message,) = findings_on(variant(SOUND, "sm_130+")).failed
     assert 'arch "sm_130+": there is no such chip' in message
 
 

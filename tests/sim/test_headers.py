@@ -180,11 +180,11 @@ def test_a_header_compiles_alone_and_twice_and_the_page_names_what_it_declares(n
 
 def test_a_changed_header_of_the_core_is_compiled_anew(stranger: Path, headers: Path) -> None:
     kernel = Kernel(stranger / "scaled.cu", "total")
-    key = nvrtc._unit(kernel, "sm_90a").key
-    assert nvrtc._unit(kernel, "sm_90a").key == key
+    key = nvrtc.unit_of(kernel, "sm_90a").key
+    assert nvrtc.unit_of(kernel, "sm_90a").key == key
     header = headers / "columns.cuh"
     header.write_text(header.read_text("utf-8") + "// changed\n", "utf-8")
-    assert nvrtc._unit(kernel, "sm_90a").key != key
+    assert nvrtc.unit_of(kernel, "sm_90a").key != key
 
 
 def test_a_changed_header_of_the_core_makes_verdicts_stale(stranger: Path, headers: Path) -> None:
