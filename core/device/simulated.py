@@ -54,6 +54,7 @@ class SimDevice(KernelDevice):
     seeds: of the orders that strict mode tries after its first one.
     limit: branches of a thread block after which a kernel counts as endless; by default that of budget.py.
     executor: "native" or "interpreter", None for the default (core/sim/native/choice.py).
+    screens: strict mode runs on the interpreter only what the machine suspects (core/sim/launching/screened.py).
     count, tape: have the reports count in full (core/sim/counting.py), and tape all thread blocks, or those of some
     numbers (core/sim/tape.py).
     on_report: called with each launch and its counts.
@@ -72,6 +73,7 @@ class SimDevice(KernelDevice):
         self.count = False
         self.tape: Taped = False
         self.executor: str | None = None
+        self.screens = False
         self.space = Memory()
         self.on_report: Callable[[LaunchRecord, Report], None] | None = None
         self._simulators: dict[Kernel, Simulator] = {}
@@ -170,7 +172,7 @@ class SimDevice(KernelDevice):
             sizes = (record.grid, record.block, arguments, record.smem, record.cluster)
             return simulator.launch(
                 record.kernel.name, *sizes, strict=self.strict, count=self.count, executor=self.executor,
-                tape=self.tape, reach=self.on_report is not None, seeds=self.seeds,
+                tape=self.tape, reach=self.on_report is not None, seeds=self.seeds, screens=self.screens,
             )  # fmt: skip
         except KernelError as error:
             raise error.within(record.where) from None

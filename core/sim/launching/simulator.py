@@ -19,6 +19,7 @@ from core.sim.instructions.table import TABLE
 from core.sim.launching.launch_report import Report, native_report, summarise
 from core.sim.launching.limits import check_limits
 from core.sim.launching.scheduler import Order, Scheduler
+from core.sim.launching.screened import screenable, screened
 from core.sim.launching.thread_order import (
     SEEDS,
     block_order_shows,
@@ -37,6 +38,7 @@ from core.sim.native.choice import Lack, fall_back, natively
 from core.sim.native.executor import Linked, Terms, linked, ready_launch
 from core.sim.native.executor import run as run_natively
 from core.sim.native.form_table import FORMS
+from core.sim.native.screening import screen
 from core.sim.native.stored import (
     KernelFacts,
     PtxOutline,
@@ -87,7 +89,7 @@ class Simulator:
     sources: Sources = field(default_factory=Sources)
     outline: PtxOutline = field(init=False)
     programs: dict[tuple[str, bool], Program] = field(default_factory=dict)
-    natives: dict[tuple[str, bool], Linked | Lack] = field(default_factory=dict)
+    natives: dict[tuple[str, bool, bool], Linked | Lack] = field(default_factory=dict)
     globals_at: dict[str, int] = field(default_factory=dict)
     output: Callable[[str], object] | None = None
 
@@ -141,30 +143,33 @@ class Simulator:
         if line:
             print(line, file=sys.stderr)
 
-    def native(self, kernel: str, reach: bool = False) -> Linked | Lack:
-        """A kernel for the machine, or why it does not run it. reach: with counts of the instructions that run."""
-        if (kernel, reach) not in self.natives:
+    def native(self, kernel: str, reach: bool = False, screens: bool = False) -> Linked | Lack:
+        """A kernel for the machine, or why it does not run it. reach: with counts of the instructions that run;
+        screens: with records that screen its launches."""
+        key = kernel, reach, screens
+        if key not in self.natives:
             try:
                 here = machine()
-                facts, code = self._translated(kernel, here, reach)
-                native: Linked | Lack = linked(here, facts, code, self.globals_at, lambda: self.program(kernel))
+                facts, code = self._translated(kernel, here, reach, screens)
+                program = functools.partial(self.program, kernel, screens)
+                native: Linked | Lack = linked(here, facts, code, self.globals_at, program)
             except Missing as error:
                 native = Lack(f"kernel {kernel}", f"the machine does not have {error.message}")
             except BuildError as error:
                 native = Lack("kernels", error.message)
-            self.natives[kernel, reach] = native
-        return self.natives[kernel, reach]
+            self.natives[key] = native
+        return self.natives[key]
 
-    def _translated(self, kernel: str, here: Machine, reach: bool) -> tuple[KernelFacts, Code]:
+    def _translated(self, kernel: str, here: Machine, reach: bool, screens: bool) -> tuple[KernelFacts, Code]:
         """A kernel's records, from the cache where an earlier process left them. Raises Missing."""
-        key = here.key + (" with counts" if reach else "")
+        key = here.key + (" with counts" if reach else "") + (" screened" if screens else "")
         if (stored := known_code(self.ptx, kernel, key)) is not None:
             return stored
-        program = self.program(kernel)
+        program = self.program(kernel, screens)
         if lacking := missing(program):
             message = lacking[0].message
             raise Missing(quoted[0] if (quoted := re.search("`.*?`", message)) else message)
-        facts, code = facts_of(program), translate(program, here, TABLE, FORMS, reach)
+        facts, code = facts_of(program), translate(program, here, TABLE, FORMS, reach, screen if screens else None)
         keep_outline(self.ptx, self.outline)
         keep_code(self.ptx, key, facts, code)
         return facts, code
@@ -184,6 +189,7 @@ class Simulator:
         tape: Taped = False,
         reach: bool = False,
         seeds: Sequence[int] = SEEDS,
+        screens: bool = False,
     ) -> Report:
         """Run a kernel to its end. args: the parameters' bytes in order. Raises KernelError and
         PtxError, UsageError for contradictory arguments.
@@ -194,7 +200,8 @@ class Simulator:
         report's findings, beside the result of the first order. executor: "native" or "interpreter", None for the
         default (native/choice.py). reach: also the report of a native launch has counts (`reached`, `instructions`
         and their like). seeds: of the orders that strict mode tries after the first, in which asynchronous work is
-        as late as it may be, where an order can show.
+        as late as it may be, where an order can show. screens: strict mode runs a launch on the machine first where
+        `executor` allows that, and on the interpreter only if that suspects a finding.
         """
         if order not in ORDER:
             raise UsageError(f"order={order!r}; expected one of {', '.join(ORDER)}")
@@ -210,6 +217,8 @@ class Simulator:
         facts = facts_of(program)
         shape = _shape(facts, grid, block, cluster, smem)
         self._pass_arguments(facts, args)
+        if strict and screens and natively(executor, "") and (clean := self._screen(program, shape, smem)) is not None:
+            return clean
         if strict:
             return self._launch_strictly(program, shape, smem, order, seeds)
         return self._interpret(program, shape, smem, count, tape)
@@ -226,6 +235,15 @@ class Simulator:
         self._pass_arguments(facts, args)
         words = functools.partial(self._words, facts.name, ready.shape, smem)
         return native_report(native, ready.shape, run_natively(native, words, self.memory, ready, self._output()))
+
+    def _screen(self, program: Program, shape: Shape, smem: int) -> Report | None:
+        """A launch in strict mode on the machine; None where that does not show that nothing is to be found."""
+        native = self.native(program.name, reach=True, screens=True) if screenable(program) else None
+        if not isinstance(native, Linked):
+            return None
+        words = Wording(program, self.memory, shape, self.sources, smem)
+        work = screened(native, words, shape, smem, self.limit)
+        return native_report(native, shape, work) if work is not None else None
 
     def _interpret(self, program: Program, shape: Shape, smem: int, count: bool, tape: Taped) -> Report:
         """A launch on the interpreter, counted or taped."""

@@ -142,6 +142,7 @@ void begin_block(const Launch *launch, Block *b, i64 number) {
             level(&b->warp[j], s->offset, value);
         }
     }
+    if (launch->screen) screen_begins(launch, b);
 }
 
 /* No thread can continue: all have exited, or one waits in vain. */

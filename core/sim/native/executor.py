@@ -50,7 +50,7 @@ class _Launch(ctypes.Structure):
             "together", "fair")),
         *((name, ctypes.c_void_p) for name in ("ran", "lanes", "looped")),
         *((name, ctypes.c_int64) for name in ("marks", "loops")),
-        ("print", CALLBACK),
+        ("print", CALLBACK), ("screen", ctypes.c_void_p),
         *((name, ctypes.c_int64) for name in ("next", "failed", "stop", "running")),
         ("pool", ctypes.c_void_p), ("fault", _Fault),
     ]  # fmt: skip
@@ -159,6 +159,19 @@ def run(
     if kind:
         raise error(words(), _fault_of(kernel, launch.fault, ready.terms.limit))
     return work
+
+
+def run_screened(kernel: Linked, memory: Memory, ready: ReadyLaunch, screen: int) -> WorkDone | None:
+    """Run a launch with records that screen it, on this thread; its counts, None after any fault. screen: the address
+    of screen.c's Screen."""
+    launch = _Launch.from_buffer_copy(ready.image)
+    launch.memory, launch.starts, launch.ends, launch.regions = memory.pointers()
+    launch.screen = screen
+    work = _counted(kernel, launch)
+    _wait(kernel.machine, launch, alone=True)
+    if launch.fault.kind == STOPPED:
+        raise MemoryError(f"kernel {kernel.facts.name}: the machine found no memory for its thread blocks")
+    return None if launch.fault.kind else work
 
 
 def _counted(kernel: Linked, launch: _Launch) -> WorkDone:

@@ -147,7 +147,7 @@ def accessed(draft: Translation, ins: Instruction, place: int) -> tuple[str, str
 def _ld(draft: Translation, ins: Instruction) -> None:
     kind = TYPES[ins.names[-1]]
     space, suffix = accessed(draft, ins, 1)
-    width, base, offset = _for_space(draft, space, address(draft, ins.operands[1]))
+    width, base, offset = for_space(draft, space, address(draft, ins.operands[1]))
     if space_of(ins.names) == "param" and space == "global" and _launch_constants(draft, ins):
         return
     number, spelled = draft.row(f"ld.{space}{suffix}", lambda row: row.endswith(width))
@@ -183,7 +183,7 @@ def _launch_constants(draft: Translation, ins: Instruction) -> bool:
 @FAMILY.form("st")
 def _st(draft: Translation, ins: Instruction) -> None:
     space, suffix = accessed(draft, ins, 0)
-    width, base, offset = _for_space(draft, space, address(draft, ins.operands[0]))
+    width, base, offset = for_space(draft, space, address(draft, ins.operands[0]))
     number, spelled = draft.row(f"st.{space}{suffix}", lambda row: row.endswith(width))
     bits = suffix.rpartition(".")[2]
     parts = [draft.source(o, bits) for o in elements(ins.operands[1])]
@@ -191,7 +191,7 @@ def _st(draft: Translation, ins: Instruction) -> None:
     slots(draft, record, parts, record.reads)
 
 
-def _for_space(draft: Translation, space: str, place: tuple[str, int, int]) -> tuple[str, int, int]:
+def for_space(draft: Translation, space: str, place: tuple[str, int, int]) -> tuple[str, int, int]:
     """Global and generic addresses have 64 bits."""
     width, base, offset = place
     if width == "[b64]" or space in ("shared", "local"):
@@ -225,7 +225,7 @@ def _atom(draft: Translation, ins: Instruction) -> None:
     if any(n in ("v2", "v4", "v8") for n in ins.names):
         raise draft.missing()
     space = space_of(ins.names)
-    width, base, offset = _for_space(draft, space, address(draft, operands[1]))
+    width, base, offset = for_space(draft, space, address(draft, operands[1]))
     if offset:
         summed = draft.fresh(width == "[b64]")
         draft.emit(

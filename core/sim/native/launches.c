@@ -94,6 +94,7 @@ static int go_on(Worker *t) {
             for (i64 i = 0; i < t->resident; i++) begin_block(launch, &t->blocks[i], number + i);
         }
         if (!run_blocks(t)) return 0;
+        if (launch->screen && !t->fault.kind) screen_ends(launch, t->blocks);
         t->resident = 0;
         if (t->fault.kind) failed(launch, &t->fault);
     }

@@ -98,7 +98,7 @@ typedef struct {
 enum Kind {               /* faulted.py says them in words, by these numbers */
     FINE, STOPPED, MISALIGNED, OUTSIDE, GONE_BLOCK, ENDLESS, NEVER, TRAP, BAR_COUNT, DIVERGENT, NOT_NAMED, ABSENT,
     TWO_MASKS, WAITS_FOR, DEADLOCK, POLLS, DIVERGENT_RED, MBARRIER, CLUSTER_WAIT, TENSOR_MAP, BULK, NOWHERE,
-    ASSERT, ITSELF
+    ASSERT, ITSELF, SUSPECT   /* the last: screen.c's, which has no words */
 };
 enum Space { GLOBAL, SHARED, LOCAL, GENERIC };
 enum How { READ, WRITE, ATOMIC };
@@ -203,6 +203,7 @@ struct Launch {
     u32 *looped;
     i64 marks, loops;
     i64 (*print)(u64 format, u64 buffer, const u8 *local, const u8 *shared);   /* arguments, or ~a bad address */
+    struct Screen *screen;   /* of a screened launch */
     /* while it runs */
     i64 next, failed, stop, running;
     void *pool;
@@ -265,6 +266,10 @@ void prepare(Warp *w);                               /* the prologue, the same i
 void begin_block(const Launch *launch, Block *b, i64 number);
 int run_blocks(Worker *t);                           /* 1 at the resident blocks' end, 0 when it is time to look elsewhere */
 i64 now(void);                                       /* nanoseconds */
+
+/* screen.c: a thread block of a screened launch begins, and has ended */
+void screen_begins(const Launch *launch, const Block *b);
+void screen_ends(const Launch *launch, Block *b);
 
 /* places.c: the bytes behind one address of a lane; NULL after a fault. */
 u8 *place_of(Warp *w, const Op *op, u32 lane, u64 x, u32 space, u32 width, u32 how);

@@ -83,6 +83,7 @@ class Translation:
     program: Program
     machine: Machine
     forms: dict[str, Form]
+    before: Form | None = None  # makes records in front of an instruction's own
     records: list[OpRecord] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
     wide: list[bool] = field(default_factory=list)
@@ -280,6 +281,8 @@ class Translation:
                 one.kills = all(r >= temporary for r in one.writes)
 
     def form(self, ins: Instruction) -> None:
+        if self.before is not None:
+            self.before(self, ins)
         for parts in range(min(4, len(ins.names)), 0, -1):
             form = self.forms.get(".".join(ins.names[:parts]))
             if form is not None:
@@ -359,11 +362,12 @@ def _kind(name: str) -> tuple[int, int]:
 
 
 def translate(
-    program: Program, machine: Machine, table: OpcodeTable, forms: dict[str, Form], marked: bool = False
-) -> Code:
-    """The records of a linked and bound kernel; marked: with counts. Raises Missing for instructions that the machine
-    does not have."""
-    draft = Translation(program, machine, forms)
+    program: Program, machine: Machine, table: OpcodeTable, forms: dict[str, Form], marked: bool = False,
+    before: Form | None = None,
+) -> Code:  # fmt: skip
+    """The records of a linked and bound kernel; marked: with counts; before: makes records in front of each
+    instruction. Raises Missing for instructions that the machine does not have."""
+    draft = Translation(program, machine, forms, before)
     for pc, ins in enumerate(program.instructions):
         draft.pc = pc
         draft.starts.append(len(draft.records))

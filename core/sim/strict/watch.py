@@ -20,6 +20,7 @@ from core.sim.machine.address_space import Region
 from core.sim.machine.lanes import Lanes, Origin
 from core.sim.machine.resident_blocks import ResidentBlocks, fault_access
 from core.sim.machine.waiting import Barrier
+from core.sim.machine.wording import Wording
 from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.address_roots import Root, first_guesses, read_roots, stored
 from core.sim.ptx.cuda_source import Sources
@@ -70,18 +71,33 @@ def traits(program: Program) -> dict[int, tuple[int, int, bool]]:
     }
 
 
-def zones(batch: ResidentBlocks, grain: int) -> Array | None:
-    """By grain of the batch's shared memory, whether it belongs to no variable; None where there is one variable."""
-    program = batch.program
-    own = np.ones(batch.stride // grain, np.bool_)
+def zones(program: Program, shared_end: int, grain: int) -> Array | None:
+    """By grain of a thread block's shared memory, whether it belongs to no variable; None where there is one
+    variable."""
+    own = np.ones(-(-shared_end // 128) * 128 // grain, np.bool_)
     own[: spaces.SHARED_START // grain] = False
     variables = [(name, at) for name, (space, at) in program.places.items() if space == "shared"]
     if len(variables) < 2:
         return None
     for name, at in variables:
-        end = at + program.sizes[name] if program.sizes.get(name) else batch.shared_end
+        end = at + program.sizes[name] if program.sizes.get(name) else shared_end
         own[at // grain : -(-end // grain)] = False
-    return np.append(np.tile(own, len(batch.numbers)), False)
+    return own
+
+
+def only_reads(words: Wording, ins: Instruction) -> bool:
+    """Whether an instruction reads memory without a write in this kernel: there is nothing to race with."""
+    based = [_region(words, root) for root in read_roots(words.program, ins)]
+    written = [_region(words, root) for root in stored(words.program)]
+    return None not in based and None not in written and set(based).isdisjoint(written)
+
+
+def _region(words: Wording, root: Root) -> Region | str | None:
+    """The allocation that something points into; "shared" for shared memory; None where that is not known."""
+    if root.kind == "variable":
+        space, address = words.program.places[root.name]
+        return words.memory.region(address) if space == "global" else space
+    return words.memory.region(words.value(root)) if root.kind == "param" else None
 
 
 class Watch:
@@ -97,7 +113,8 @@ class Watch:
         self.meetings = Meetings(batch, sources)
         self.preceding = Preceding(batch)
         self.known = np.zeros(len(self.shared.writer), np.bool_)  # shared memory that something wrote
-        self.zones = zones(batch, self.shared.grain)
+        own = zones(batch.program, batch.shared_end, self.shared.grain)
+        self.zones = None if own is None else np.append(np.tile(own, len(batch.numbers)), False)
         self.read_only: dict[int, bool] = {}
         self.undefined = Undefined(batch)
         self.traits, self.asynchronous = traits(batch.program), works_later(batch.program)
@@ -179,20 +196,9 @@ class Watch:
         self.undefined.loaded(at.g, at.ins, bad, at.lanes, self.shared.grain, Origin(at.ins, fault))
 
     def _only_read(self, ins: Instruction) -> bool:
-        """Whether an instruction reads memory without a write in this kernel: there is nothing to race with."""
         if id(ins) not in self.read_only:
-            based = [self._region(root) for root in read_roots(self.batch.program, ins)]
-            written = [self._region(root) for root in stored(self.batch.program)]
-            rooted = None not in based and None not in written
-            self.read_only[id(ins)] = rooted and set(based).isdisjoint(written)
+            self.read_only[id(ins)] = only_reads(self.batch.words, ins)
         return self.read_only[id(ins)]
-
-    def _region(self, root: Root) -> Region | str | None:
-        """The allocation that something points into; "shared" for shared memory; None where that is not known."""
-        if root.kind == "variable":
-            space, address = self.batch.program.places[root.name]
-            return self.batch.memory.region(address) if space == "global" else space
-        return self.batch.memory.region(self.batch.words.value(root)) if root.kind == "param" else None
 
     def _at(self, g: Lanes, ins: Instruction, space: str, index: Array, lanes: Array, width: int, how: str) -> At:
         number, strong, proxy = self.traits[id(ins)]

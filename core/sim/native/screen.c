@@ -1,0 +1,230 @@
+/* Screening, for strict mode: could it find anything in this launch? Records of screening.py stand before the
+instructions that they are about; a fault SUSPECT ends the launch, which the interpreter then repeats in strict mode, with
+its words. So these records may suspect too much, but never too little.
+
+Threads of a thread block are ordered by its barriers, which all of its threads meet, and the lanes of a warp by
+bar.warp.sync as well; thread blocks not at all. Kernels in which anything else orders threads are not screened. Thread
+blocks run one after the other, so that times are numbers: an epoch begins with each thread block and each barrier, a
+join of a warp with each bar.warp.sync too. */
+#include "machine.h"
+
+enum { SEVERAL = 32, MANY = -2, OPEN = -1, PENDING = 4096, COPY = 3 };
+
+/* The last accesses to a grain of memory. Epochs are 0 where there was none. */
+typedef struct {
+    u32 written, write_join, read, read_join;
+    i32 writer;           /* thread of the grid */
+    i32 reader;           /* warp of the thread block, or MANY */
+    u8 lane;              /* of the reader, or SEVERAL */
+    u8 strong;            /* the last write was atomic */
+    u8 filling;           /* a copy into it is under way */
+    u8 elsewhere;         /* an earlier thread block has read it */
+} Cell;
+
+/* A copy that its lane has not waited for, into `cells` cells. */
+typedef struct {
+    u32 place;
+    u16 lane, cells;
+    i32 group;            /* its number, or OPEN */
+} Copy;
+
+typedef struct {
+    u32 join, waited, copies;   /* waited: lanes that have passed griddepcontrol.wait */
+    i32 groups[WARP];     /* that each lane has committed */
+    Copy copy[PENDING];
+} Seen;
+
+struct Screen {
+    Cell *shared, *global;
+    const u8 *unowned;    /* by grain of shared memory, whether no variable holds it */
+    Seen *seen;           /* by warp */
+    i64 shared_shift, global_shift, top, waits, first_address;
+    /* while it runs */
+    u32 epoch, begun, joins, arrived;   /* begun: the thread block's first epoch */
+    const Op *barrier;
+};
+
+i64 screen_size(int seen) { return seen ? sizeof(Seen) : sizeof(Cell); }
+
+void screen_begins(const Launch *launch, const Block *b) {
+    struct Screen *s = launch->screen;
+    s->begun = ++s->epoch;
+    s->arrived = 0;
+    for (u32 i = 0; i < b->warps; i++) {
+        Seen *seen = &s->seen[i];
+        seen->join = ++s->joins;
+        seen->waited = seen->copies = 0;
+        memset(seen->groups, 0, sizeof seen->groups);
+    }
+}
+
+static const Op *suspect(Warp *w, const Op *op) { return fault(w, op, SUSPECT, first(w->mask), 0, 0, 0); }
+
+/* A thread block has ended: no thread waits, and no copy is under way. */
+void screen_ends(const Launch *launch, Block *b) {
+    struct Screen *s = launch->screen;
+    for (u32 i = 0; i < b->warps; i++)
+        if (s->arrived || s->seen[i].copies) fault(&b->warp[i], b->warp[i].ops, SUSPECT, 0, 0, 0, 0);
+}
+
+/* Whether a thread comes to a cell after its last write. */
+INLINE int after_write(const struct Screen *s, const Seen *seen, const Cell *c, i32 thread) {
+    if (!c->written || c->writer == thread) return 1;
+    if (c->written < s->begun) return 0;
+    if (c->written < s->epoch) return 1;
+    return c->writer >> 5 == thread >> 5 && c->write_join < seen->join;
+}
+
+INLINE int reads(const struct Screen *s, const Seen *seen, Cell *c, i32 thread, i32 warp) {
+    u8 lane = thread & 31;
+    if (!after_write(s, seen, c, thread)) return 0;
+    if (c->read && c->read < s->begun) c->elsewhere = 1;
+    if (c->read < s->epoch || (c->reader == warp && c->read_join < seen->join))
+        c->read = s->epoch, c->reader = warp, c->read_join = seen->join, c->lane = lane;
+    else if (c->reader != warp) c->reader = MANY;
+    else if (c->lane != lane) c->lane = SEVERAL;
+    return 1;
+}
+
+/* Whether a thread comes to a cell after its last reads. */
+INLINE int after_reads(const struct Screen *s, const Seen *seen, const Cell *c, i32 thread, i32 warp) {
+    if (c->elsewhere || (c->read && c->read < s->begun)) return 0;
+    if (c->read < s->epoch) return 1;
+    return c->reader == warp && (c->read_join < seen->join || c->lane == (thread & 31));
+}
+
+INLINE int writes(const struct Screen *s, const Seen *seen, Cell *c, i32 thread, i32 warp, u32 how) {
+    u8 strong = how == ATOMIC;
+    if (!(strong && c->strong) && !after_write(s, seen, c, thread)) return 0;
+    if (!after_reads(s, seen, c, thread, warp)) return 0;
+    c->written = s->epoch, c->write_join = seen->join, c->writer = thread, c->strong = strong;
+    return 1;
+}
+
+/* An access of a lane to `cells` cells from a place on. */
+INLINE int accesses(Warp *w, Cell *cells, const u8 *unowned, u64 place, u32 count, u32 lane, u32 how, int shared) {
+    struct Screen *s = w->launch->screen;
+    Seen *seen = &s->seen[w->number];
+    i32 warp = (i32)w->number, thread = (i32)((w->block->number * w->block->warps + warp) * WARP + lane);
+    for (u64 i = place; i < place + count; i++) {
+        Cell *c = &cells[i];
+        if (shared && (unowned[i] || c->filling)) return 0;
+        if (shared && (how == READ || how == ATOMIC) && c->written < s->begun) return 0;
+        if (shared && c->written < s->begun) *c = (Cell){0};   /* of another thread block */
+        if (!(how == READ ? reads(s, seen, c, thread, warp) : writes(s, seen, c, thread, warp, how))) return 0;
+        c->filling = how == COPY;
+    }
+    if (how != COPY) return 1;
+    if (seen->copies == PENDING) return 0;
+    seen->copy[seen->copies++] = (Copy){(u32)place, (u16)lane, (u16)count, OPEN};
+    return 1;
+}
+
+/* One lane's access. Addresses outside of all memory are the instruction's own affair. */
+INLINE int touches(Warp *w, u64 x, u32 lane, u32 space, u32 width, u32 how) {
+    const struct Screen *s = w->launch->screen;
+    if (space == GENERIC) {
+        u64 window = x >> WINDOW_SHIFT;
+        if (window == LOCAL_WINDOW) return 1;
+        space = window == SHARED_WINDOW ? SHARED : GLOBAL;
+        x = space == SHARED ? x & WINDOW_MASK : x;
+    }
+    i64 shift = space == SHARED ? s->shared_shift : s->global_shift;
+    u32 count = width >> shift ? width >> shift : 1;
+    if (space == SHARED) {
+        if (x >> RANK_SHIFT) return 0;
+        if (x < SHARED_START || x + width > (u64)w->launch->shared_end) return 1;
+        return accesses(w, s->shared, s->unowned, x >> shift, count, lane, how, 1);
+    }
+    if (x + width > (u64)s->top || x + width < x) return 1;
+    if (s->waits && x >= (u64)s->first_address && !(s->seen[w->number].waited >> lane & 1)) return 0;
+    return accesses(w, s->global, NULL, x >> shift, count, lane, how, 0);
+}
+
+/* An access. o[0]: the address, imm: its offset, o[1]: its width, how it is made, and how many lanes have addresses. */
+#define SCREENED(space, SPACE, bits, A)                                                                                \
+    WHOLE(screen_##space##_a##bits, "screen." #space, "[b" #bits "]") {                                                \
+        const A *from = REG(A, 0);                                                                                     \
+        u32 width = op->o[1] & 255, how = op->o[1] >> 8 & 3, lanes = op->o[1] >> 16;                                   \
+        for (u32 left = w->mask; left; left &= left - 1) {                                                             \
+            u32 l = first(left);                                                                                       \
+            if (l < lanes && !touches(w, (A)(from[l] + (A)op->imm), l, SPACE, width, how)) return suspect(w, op);      \
+        }                                                                                                              \
+        return op + 1;                                                                                                 \
+    }
+SCREENED(global, GLOBAL, 64, u64)
+SCREENED(generic, GENERIC, 64, u64)
+SCREENED(shared, SHARED, 64, u64)
+SCREENED(shared, SHARED, 32, u32)
+
+/* A barrier of the whole thread block: no thread has exited, and all come to the same one. */
+WHOLE(screen_barrier, "screen.barrier", "") {
+    struct Screen *s = w->launch->screen;
+    if (w->block->remaining != w->launch->threads || (s->arrived && s->barrier != op)) return suspect(w, op);
+    s->barrier = op;
+    s->arrived += count(w->mask);
+    if (s->arrived == w->launch->threads) s->arrived = 0, s->epoch++;
+    return op + 1;
+}
+
+/* bar.warp.sync: of all lanes that have not exited. */
+WHOLE(screen_warp, "screen.warp", "b32") {
+    struct Screen *s = w->launch->screen;
+    if (w->mask != w->live) return suspect(w, op);
+    for (u32 left = w->mask; left; left &= left - 1)
+        if (w->live & ~REG(u32, 0)[first(left)]) return suspect(w, op);
+    s->seen[w->number].join = ++s->joins;
+    return op + 1;
+}
+
+/* The asynchronous copies of these lanes so far are a group. */
+WHOLE(screen_commit, "screen.commit", "") {
+    Seen *seen = &w->launch->screen->seen[w->number];
+    for (u32 i = 0; i < seen->copies; i++) {
+        Copy *c = &seen->copy[i];
+        if (w->mask >> c->lane & 1 && c->group == OPEN) c->group = seen->groups[c->lane];
+    }
+    for (u32 left = w->mask; left; left &= left - 1) seen->groups[first(left)]++;
+    return op + 1;
+}
+
+/* Wait until o[0] groups are left, o[1]: for copies in no group too. A copy counts as written now. */
+WHOLE(screen_wait, "screen.wait", "") {
+    struct Screen *s = w->launch->screen;
+    Seen *seen = &s->seen[w->number];
+    u32 kept = 0;
+    for (u32 i = 0; i < seen->copies; i++) {
+        Copy c = seen->copy[i];
+        int over = c.group == OPEN ? (int)op->o[1] : c.group < seen->groups[c.lane] - (i32)op->o[0];
+        if (!(w->mask >> c.lane & 1) || !over) {
+            seen->copy[kept++] = c;
+            continue;
+        }
+        for (u32 k = c.place; k < c.place + c.cells; k++)
+            s->shared[k].filling = 0, s->shared[k].written = s->epoch, s->shared[k].write_join = seen->join;
+    }
+    seen->copies = kept;
+    return op + 1;
+}
+
+WHOLE(screen_waited, "screen.waited", "") {
+    w->launch->screen->seen[w->number].waited |= w->mask;
+    return op + 1;
+}
+
+/* A shuffle: each lane within its bounds takes the value of one that is here and that its mask names. */
+#define SHUFFLED(mode, place, holds)                                                                                   \
+    WHOLE(screen_shfl_##mode, "screen.shfl." #mode, "b32 b32 b32") {                                                   \
+        const u32 *b = REG(u32, 0), *c = REG(u32, 1), *mask = REG(u32, 2);                                             \
+        for (u32 left = w->mask; left; left &= left - 1) {                                                             \
+            i32 l = (i32)first(left), segment = c[l] >> 8 & 31, by = b[l] & 31, bound = c[l] & 31;                     \
+            i32 bottom = l & segment, top = bottom | (bound & ~segment), source = (place) & 31;                        \
+            (void)bottom, (void)by, (void)top;                                                                         \
+            if ((holds) && !(w->mask & mask[l]) >> source & 1) return suspect(w, op);                                  \
+        }                                                                                                              \
+        return op + 1;                                                                                                 \
+    }
+SHUFFLED(up, l - by, l - by >= top)
+SHUFFLED(down, l + by, l + by <= top)
+SHUFFLED(bfly, l ^ by, (l ^ by) <= top)
+SHUFFLED(idx, bottom | (by & ~segment), (bottom | (by & ~segment)) <= top)
