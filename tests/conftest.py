@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,15 @@ def pytest_collection_finish() -> None:
     gc.enable()
     gc.freeze()
     gc.set_threshold(50_000, 10, 10)  # a seventh of the time of checks in the simulator was spent on cycles
+
+
+@pytest.fixture(params=[False, True], ids=["interpreted", "screened"])
+def screens(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Strict mode on the interpreter alone, and on the machine first: both are to have the same findings."""
+    from core.sim import Simulator  # most tests need no simulator
+
+    monkeypatch.setattr(Simulator, "launch", partialmethod(Simulator.launch, screens=request.param))
+    return bool(request.param)
 
 
 @pytest.fixture

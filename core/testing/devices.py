@@ -222,6 +222,7 @@ class SimRunner(DeviceRunner):
         self.held: dict[tuple[Any, ...], Outcome] = {}
         self.endless: dict[Kernel, KernelError] = {}
         self.coverage, self.choice = Coverage(), StrictChoice()
+        self.interpreted: set[Kernel] = set()  # those of which a launch ran in strict mode on the interpreter
 
     @cached_property
     def target(self) -> Any:
@@ -311,7 +312,10 @@ class SimRunner(DeviceRunner):
             one.after.hold(self.target.space, one.record)
 
     def _strictly(self, record: LaunchRecord, seeds: Sequence[int] = SEEDS) -> None:
-        self.target.seeds = seeds
+        """A kernel's first launch runs on the interpreter, so that both executors' bits are compared; of later ones
+        those in which the machine suspects a finding."""
+        self.target.seeds, self.target.screens = seeds, self.native and record.kernel in self.interpreted
+        self.interpreted.add(record.kernel)
         with redirect_stdout(StringIO()):  # the kernel's printf: the first run has printed it
             self._run(record, strict=True)
 

@@ -13,6 +13,8 @@ import pytest
 
 import core.sim
 
+pytestmark = pytest.mark.usefixtures("screens")
+
 PAGE = (Path(__file__).parents[2] / "docs/races.md").read_text("utf-8")
 Array = np.ndarray[Any, Any]
 

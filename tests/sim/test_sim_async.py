@@ -13,6 +13,8 @@ from core.kernels.nvrtc import Kernel, compile_ptx
 from core.sim import KernelError, Simulator
 from core.sim.instructions.tensormap import encode
 
+pytestmark = pytest.mark.usefixtures("screens")
+
 rng = np.random.default_rng(5)
 
 # Two buffers filled by cp.async, one ahead of the sums.

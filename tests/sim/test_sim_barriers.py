@@ -12,6 +12,8 @@ from core.kernels.nvrtc import Kernel, compile_ptx
 from core.sim import KernelError
 from core.sim.ptx.cuda_source import SourceText
 
+pytestmark = pytest.mark.usefixtures("screens")
+
 HEAD = 'extern "C" __global__ void kernel(float* y, int n) {\n    __shared__ float s[128];\n    int t = threadIdx.x;\n'
 
 # what a kernel of 128 threads does with n = 40; nothing here is a fault (since Volta)

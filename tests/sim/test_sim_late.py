@@ -12,6 +12,8 @@ import pytest
 import core.sim
 from core.sim import KernelError
 
+pytestmark = pytest.mark.usefixtures("screens")
+
 # --------------------------------------------------------------------------- when work happens
 AT = "__device__ unsigned at(const void* p) { return (unsigned)__cvta_generic_to_shared(p); }\n"
 # What a copy reads is written before the copy is waited for.

@@ -11,6 +11,8 @@ import pytest
 import core.sim
 from core.sim import KernelError
 
+pytestmark = pytest.mark.usefixtures("screens")
+
 # Each kernel is legal as it stands. Comments FAULT(n) mark the places that a broken version changes.
 REDUCE = """
 extern "C" __global__ void kernel(float* y, const float* x, int n) {

@@ -7,6 +7,8 @@ import pytest
 
 import core.sim
 
+pytestmark = pytest.mark.usefixtures("screens")
+
 READ = "float v = ((volatile float*)s)[t];"  # of 64 elements 8 are written
 HEAD = """extern "C" __global__ void k(float* y, int n) {
     int t = threadIdx.x; __shared__ float s[64]; if (t < 8) s[t] = t + 1; __syncthreads();

@@ -200,8 +200,8 @@ class Simulator:
         report's findings, beside the result of the first order. executor: "native" or "interpreter", None for the
         default (native/choice.py). reach: also the report of a native launch has counts (`reached`, `instructions`
         and their like). seeds: of the orders that strict mode tries after the first, in which asynchronous work is
-        as late as it may be, where an order can show. screens: strict mode runs a launch on the machine first where
-        `executor` allows that, and on the interpreter only if that suspects a finding.
+        as late as it may be, where an order can show. screens: strict mode runs a launch on the machine first, and on
+        the interpreter only if the machine suspects a finding, or cannot look for one.
         """
         if order not in ORDER:
             raise UsageError(f"order={order!r}; expected one of {', '.join(ORDER)}")
@@ -217,7 +217,7 @@ class Simulator:
         facts = facts_of(program)
         shape = _shape(facts, grid, block, cluster, smem)
         self._pass_arguments(facts, args)
-        if strict and screens and natively(executor, "") and (clean := self._screen(program, shape, smem)) is not None:
+        if strict and screens and (clean := self._screen(program, shape, smem)) is not None:
             return clean
         if strict:
             return self._launch_strictly(program, shape, smem, order, seeds)
