@@ -222,7 +222,7 @@ class SimRunner(DeviceRunner):
         self.held: dict[tuple[Any, ...], Outcome] = {}
         self.endless: dict[Kernel, KernelError] = {}
         self.coverage, self.choice = Coverage(), StrictChoice()
-        self.interpreted: set[Kernel] = set()  # those of which a launch ran in strict mode on the interpreter
+        self.interpreted: set[tuple[Any, ...]] = set()  # kernels that strict mode has run on the interpreter: typed
 
     @cached_property
     def target(self) -> Any:
@@ -312,10 +312,10 @@ class SimRunner(DeviceRunner):
             one.after.hold(self.target.space, one.record)
 
     def _strictly(self, record: LaunchRecord, seeds: Sequence[int] = SEEDS) -> None:
-        """A kernel's first launch runs on the interpreter, so that both executors' bits are compared; of later ones
-        those in which the machine suspects a finding."""
-        self.target.seeds, self.target.screens = seeds, self.native and record.kernel in self.interpreted
-        self.interpreted.add(record.kernel)
+        """A kernel's first launch on tensors of these types runs on the interpreter, so that both executors' bits are
+        compared; of later ones those in which the machine suspects a finding."""
+        self.target.seeds, self.target.screens = seeds, self.native and typed(record) in self.interpreted
+        self.interpreted.add(typed(record))
         with redirect_stdout(StringIO()):  # the kernel's printf: the first run has printed it
             self._run(record, strict=True)
 
@@ -374,6 +374,12 @@ def all_of(call: Call) -> tuple[Any, ...]:
 
 def digest(values: Array) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data).digest()
+
+
+def typed(record: LaunchRecord) -> tuple[Any, ...]:
+    """A kernel, whatever its macros, and the types of the tensors that it is launched on."""
+    kernel, types = record.kernel, (a.dtype for a in record.args if isinstance(a, DeviceTensor))
+    return kernel.source, kernel.name, *types
 
 
 def way_of(record: LaunchRecord) -> tuple[Any, ...]:

@@ -23,7 +23,7 @@ from core.sim.strict.clocks import orders_blocks
 from core.sim.strict.preceding import waits
 from core.sim.strict.races import WEAK
 from core.sim.strict.shadow import grain
-from core.sim.strict.watch import is_async, only_reads, strength, zones
+from core.sim.strict.watch import is_async, strength, zones
 
 REACHING = ("ld", "ldu", "st", "red", "ldmatrix", "stmatrix", "prefetch", "prefetchu", "applypriority")
 UNKNOWN = ("fence", "membar", "mapa", "getctarank", "mbarrier", "wmma", "wgmma", "st.async", "call", "multimem")
@@ -57,11 +57,6 @@ def _is_copy(ins: Instruction) -> bool:
     return ins.names[:2] == ("cp", "async") and ins.names[2:3] != ("mbarrier",)
 
 
-@per_program
-def _copies(program: Program) -> list[Instruction]:
-    return [ins for ins in program.instructions if _is_copy(ins) and len(ins.operands) > 1]
-
-
 def screened(native: Linked, words: Wording, shape: Shape, smem: int, limit: int) -> WorkDone | None:
     """Run a launch of a screenable kernel, whose arguments are in memory. None where strict mode may find something:
     memory is as it was then."""
@@ -69,8 +64,6 @@ def screened(native: Linked, words: Wording, shape: Shape, smem: int, limit: int
     padded = -(-shape.threads // WARP) * WARP
     if shape.cluster > 1 or shape.blocks * padded >= MOST_THREADS:
         return None
-    if not all(only_reads(words, ins) for ins in _copies(program)):
-        return None  # a copy that is late would bring what was written meanwhile
     end = program.shared_size + smem if smem else program.shared_used
     shared = grain(program, "shared")
     unowned = zones(program, end, shared)

@@ -17,7 +17,7 @@ typedef struct {
     i32 reader;           /* warp of the thread block, or MANY */
     u8 lane;              /* of the reader, or SEVERAL */
     u8 strong;            /* the last write was atomic */
-    u8 filling;           /* a copy into it is under way */
+    u8 busy;              /* a copy into it is under way; of global memory, a copy has read it */
     u8 elsewhere;         /* an earlier thread block has read it */
 } Cell;
 
@@ -108,13 +108,17 @@ INLINE int accesses(Warp *w, Cell *cells, const u8 *unowned, u64 place, u32 coun
     i32 warp = (i32)w->number, thread = (i32)((w->block->number * w->block->warps + warp) * WARP + lane);
     for (u64 i = place; i < place + count; i++) {
         Cell *c = &cells[i];
-        if (shared && (unowned[i] || c->filling)) return 0;
+        if (shared && (unowned[i] || c->busy)) return 0;
         if (shared && (how == READ || how == ATOMIC) && c->written < s->begun) return 0;
         if (shared && c->written < s->begun) *c = (Cell){0};   /* of another thread block */
-        if (!(how == READ ? reads(s, seen, c, thread, warp) : writes(s, seen, c, thread, warp, how))) return 0;
-        c->filling = how == COPY;
+        if (how == READ || (how == COPY && !shared)) {
+            if (!reads(s, seen, c, thread, warp)) return 0;
+        } else if (c->busy || !writes(s, seen, c, thread, warp, how)) {
+            return 0;
+        }
+        c->busy |= how == COPY;
     }
-    if (how != COPY) return 1;
+    if (how != COPY || !shared) return 1;
     if (seen->copies == PENDING) return 0;
     seen->copy[seen->copies++] = (Copy){(u32)place, (u16)lane, (u16)count, OPEN};
     return 1;
@@ -156,6 +160,17 @@ SCREENED(global, GLOBAL, 64, u64)
 SCREENED(generic, GENERIC, 64, u64)
 SCREENED(shared, SHARED, 64, u64)
 SCREENED(shared, SHARED, 32, u32)
+
+/* What a copy reads: nothing may write it any more, since a copy may be late. o[1]: as above; o[2]: bytes of each lane. */
+WHOLE(screen_source, "screen.source", "[b64] plain b32") {
+    const u64 *from = REG(u64, 0);
+    const u32 *bytes = REG(u32, 2);
+    for (u32 left = w->mask; left; left &= left - 1) {
+        u32 l = first(left);
+        if (bytes[l] && !touches(w, from[l] + (u64)op->imm, l, GLOBAL, op->o[1] & 255, COPY)) return suspect(w, op);
+    }
+    return op + 1;
+}
 
 /* A barrier of the whole thread block: no thread has exited, and all come to the same one. */
 WHOLE(screen_barrier, "screen.barrier", "") {
@@ -201,7 +216,7 @@ WHOLE(screen_wait, "screen.wait", "") {
             continue;
         }
         for (u32 k = c.place; k < c.place + c.cells; k++)
-            s->shared[k].filling = 0, s->shared[k].written = s->epoch, s->shared[k].write_join = seen->join;
+            s->shared[k].busy = 0, s->shared[k].written = s->epoch, s->shared[k].write_join = seen->join;
     }
     seen->copies = kept;
     return op + 1;

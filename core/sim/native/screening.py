@@ -17,6 +17,7 @@ from core.sim.machine.geometry import WARP, Shape
 from core.sim.native.executor import Linked, Terms, WorkDone, ready_launch, run_screened
 from core.sim.native.forms import accessed, address, for_space
 from core.sim.native.translation import Translation
+from core.sim.native.warp_forms import bytes_read
 from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.effects import elements
 from core.sim.ptx.register_types import TYPES
@@ -71,6 +72,11 @@ def _copy(draft: Translation, ins: Instruction) -> None:
     size = ins.operands[2]
     assert isinstance(size, Immediate)
     _access(draft, "shared", ins.operands[0], size.bits, COPY)
+    _, base, offset = for_space(draft, "global", address(draft, ins.operands[1]))
+    record = draft.emit(
+        "screen.source", [base, -1, bytes_read(draft, ins, size.bits)], imm=offset, plain=frozenset({1})
+    )
+    record.slots[1] = size.bits
 
 
 def _wait(draft: Translation, ins: Instruction) -> None:

@@ -184,7 +184,7 @@ def _cp_async(draft: Translation, ins: Instruction) -> None:
         width, base, offset = address(draft, operand)
         addresses.append(base if width == "[b64]" else made(draft, "wide", base))
         offsets.append(offset)
-    limit = _read(draft, ins, size.bits)
+    limit = bytes_read(draft, ins, size.bits)
     number, _ = draft.row(f"cp.async.{size.bits}")
     record = OpRecord(number, [*addresses, draft.windows, limit], draft.pc)
     record.plain, record.reads = frozenset({2}), [*addresses, limit]
@@ -193,8 +193,8 @@ def _cp_async(draft: Translation, ins: Instruction) -> None:
     draft.records.append(record)
 
 
-def _read(draft: Translation, ins: Instruction, size: int) -> int:
-    """The register with the bytes that are read: all, the number of operand 3, or none where it is true."""
+def bytes_read(draft: Translation, ins: Instruction, size: int) -> int:
+    """The register with the bytes that a copy reads: all, the number of operand 3, or none where it is true."""
     if len(ins.operands) < 4:
         return draft.constant(size)
     operand = ins.operands[3]

@@ -20,7 +20,6 @@ from core.sim.machine.address_space import Region
 from core.sim.machine.lanes import Lanes, Origin
 from core.sim.machine.resident_blocks import ResidentBlocks, fault_access
 from core.sim.machine.waiting import Barrier
-from core.sim.machine.wording import Wording
 from core.sim.ptx import state_spaces as spaces
 from core.sim.ptx.address_roots import Root, first_guesses, read_roots, stored
 from core.sim.ptx.cuda_source import Sources
@@ -83,21 +82,6 @@ def zones(program: Program, shared_end: int, grain: int) -> Array | None:
         end = at + program.sizes[name] if program.sizes.get(name) else shared_end
         own[at // grain : -(-end // grain)] = False
     return own
-
-
-def only_reads(words: Wording, ins: Instruction) -> bool:
-    """Whether an instruction reads memory without a write in this kernel: there is nothing to race with."""
-    based = [_region(words, root) for root in read_roots(words.program, ins)]
-    written = [_region(words, root) for root in stored(words.program)]
-    return None not in based and None not in written and set(based).isdisjoint(written)
-
-
-def _region(words: Wording, root: Root) -> Region | str | None:
-    """The allocation that something points into; "shared" for shared memory; None where that is not known."""
-    if root.kind == "variable":
-        space, address = words.program.places[root.name]
-        return words.memory.region(address) if space == "global" else space
-    return words.memory.region(words.value(root)) if root.kind == "param" else None
 
 
 class Watch:
@@ -196,9 +180,20 @@ class Watch:
         self.undefined.loaded(at.g, at.ins, bad, at.lanes, self.shared.grain, Origin(at.ins, fault))
 
     def _only_read(self, ins: Instruction) -> bool:
+        """Whether an instruction reads memory without a write in this kernel: there is nothing to race with."""
         if id(ins) not in self.read_only:
-            self.read_only[id(ins)] = only_reads(self.batch.words, ins)
+            based = [self._region(root) for root in read_roots(self.batch.program, ins)]
+            written = [self._region(root) for root in stored(self.batch.program)]
+            rooted = None not in based and None not in written
+            self.read_only[id(ins)] = rooted and set(based).isdisjoint(written)
         return self.read_only[id(ins)]
+
+    def _region(self, root: Root) -> Region | str | None:
+        """The allocation that something points into; "shared" for shared memory; None where that is not known."""
+        if root.kind == "variable":
+            space, address = self.batch.program.places[root.name]
+            return self.batch.memory.region(address) if space == "global" else space
+        return self.batch.memory.region(self.batch.words.value(root)) if root.kind == "param" else None
 
     def _at(self, g: Lanes, ins: Instruction, space: str, index: Array, lanes: Array, width: int, how: str) -> At:
         number, strong, proxy = self.traits[id(ins)]
