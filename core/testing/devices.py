@@ -314,10 +314,10 @@ class SimRunner(DeviceRunner):
     def _strictly(self, record: LaunchRecord, seeds: Sequence[int] = SEEDS) -> None:
         """A kernel's first launch on tensors of these types runs on the interpreter, so that both executors' bits are
         compared; of later ones those in which the machine suspects a finding."""
-        self.target.seeds, self.target.screens = seeds, self.native and typed(record) in self.interpreted
+        self.target.seeds, screens = seeds, self.native and typed(record) in self.interpreted
         self.interpreted.add(typed(record))
         with redirect_stdout(StringIO()):  # the kernel's printf: the first run has printed it
-            self._run(record, strict=True)
+            self._run(record, True, screens)
 
     @contextmanager
     def _reporting(self, reports: list[Report]) -> Iterator[None]:
@@ -335,10 +335,11 @@ class SimRunner(DeviceRunner):
         finally:
             self.target.on_report = usual
 
-    def _run(self, record: LaunchRecord, strict: bool = False) -> None:
+    def _run(self, record: LaunchRecord, strict: bool = False, screens: bool = True) -> None:
         if record.kernel in self.endless:
             raise self.endless[record.kernel]
         self.target.strict, self.target.executor = strict, "interpreter" if strict else None
+        self.target.screens = screens
         try:
             self.target.run([record])
         except KernelError as error:

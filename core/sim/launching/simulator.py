@@ -145,7 +145,7 @@ class Simulator:
 
     def native(self, kernel: str, reach: bool = False, screens: bool = False) -> Linked | Lack:
         """A kernel for the machine, or why it does not run it. reach: with counts of the instructions that run;
-        screens: with records that screen its launches."""
+        screens: with records that screen its launches in strict mode, where it is screenable."""
         key = kernel, reach, screens
         if key not in self.natives:
             try:
@@ -169,7 +169,8 @@ class Simulator:
         if lacking := missing(program):
             message = lacking[0].message
             raise Missing(quoted[0] if (quoted := re.search("`.*?`", message)) else message)
-        facts, code = facts_of(program), translate(program, here, TABLE, FORMS, reach, screen if screens else None)
+        before = screen if screens and screenable(program) else None
+        facts, code = facts_of(program), translate(program, here, TABLE, FORMS, reach, before)
         keep_outline(self.ptx, self.outline)
         keep_code(self.ptx, key, facts, code)
         return facts, code
@@ -200,15 +201,16 @@ class Simulator:
         report's findings, beside the result of the first order. executor: "native" or "interpreter", None for the
         default (native/choice.py). reach: also the report of a native launch has counts (`reached`, `instructions`
         and their like). seeds: of the orders that strict mode tries after the first, in which asynchronous work is
-        as late as it may be, where an order can show. screens: strict mode runs a launch on the machine first, and on
-        the interpreter only if the machine suspects a finding, or cannot look for one.
+        as late as it may be, where an order can show. screens: the kernel is laid out for strict mode in any case,
+        which runs a launch on the machine first, and on the interpreter only if the machine suspects a finding, or
+        cannot look for one.
         """
         if order not in ORDER:
             raise UsageError(f"order={order!r}; expected one of {', '.join(ORDER)}")
         if strict and (count or tape):
             raise UsageError("strict mode neither counts nor tapes, one at a time", hint="strict=False, count=True")
         watched = "strict" if strict else "count" if count else "tape" if tape else ""
-        native = self.native(kernel, reach) if natively(executor, watched) else None
+        native = self.native(kernel, reach, screens) if natively(executor, watched) else None
         if isinstance(native, Lack):
             self.say(fall_back(executor, native))
         if isinstance(native, Linked):

@@ -6,7 +6,7 @@ Threads of a thread block are ordered by its barriers, which all of its threads 
 bar.warp.sync as well; thread blocks not at all. Kernels in which anything else orders threads are not screened. Thread
 blocks run one after the other, so that times are numbers: an epoch begins with each thread block and each barrier, a
 join of a warp with each bar.warp.sync too. */
-#include "machine.h"
+#include "lines.h"
 
 enum { SEVERAL = 32, MANY = -2, OPEN = -1, PENDING = 4096, COPY = 3 };
 
@@ -145,9 +145,13 @@ INLINE int touches(Warp *w, u64 x, u32 lane, u32 space, u32 width, u32 how) {
     return accesses(w, s->global, NULL, x >> shift, count, lane, how, 0);
 }
 
+/* The records do nothing in a launch that is not screened. */
+#define IF_SCREENED if (!w->launch->screen) return op + 1
+
 /* An access. o[0]: the address, imm: its offset, o[1]: its width, how it is made, and how many lanes have addresses. */
 #define SCREENED(space, SPACE, bits, A)                                                                                \
     WHOLE(screen_##space##_a##bits, "screen." #space, "[b" #bits "]") {                                                \
+        IF_SCREENED;                                                                                                   \
         const A *from = REG(A, 0);                                                                                     \
         u32 width = op->o[1] & 255, how = op->o[1] >> 8 & 3, lanes = op->o[1] >> 16;                                   \
         for (u32 left = w->mask; left; left &= left - 1) {                                                             \
@@ -155,6 +159,15 @@ INLINE int touches(Warp *w, u64 x, u32 lane, u32 space, u32 width, u32 how) {
             if (l < lanes && !touches(w, (A)(from[l] + (A)op->imm), l, SPACE, width, how)) return suspect(w, op);      \
         }                                                                                                              \
         return op + 1;                                                                                                 \
+    }                                                                                                                  \
+    static const Op *screen_##space##_a##bits##_line(Warp *w, const Op *op) {                                          \
+        IF_SCREENED;                                                                                                   \
+        spread##bits(LINE(0));                                                                                         \
+        return screen_##space##_a##bits(w, op);                                                                        \
+    }                                                                                                                  \
+    __attribute__((constructor)) static void screen_##space##_a##bits##_line_row(void) {                               \
+        Run run = screen_##space##_a##bits##_line;                                                                     \
+        add_row("screen." #space ".line", "[b" #bits "]", run, run, 0);                                                \
     }
 SCREENED(global, GLOBAL, 64, u64)
 SCREENED(generic, GENERIC, 64, u64)
@@ -163,6 +176,7 @@ SCREENED(shared, SHARED, 32, u32)
 
 /* What a copy reads: nothing may write it any more, since a copy may be late. o[1]: as above; o[2]: bytes of each lane. */
 WHOLE(screen_source, "screen.source", "[b64] plain b32") {
+    IF_SCREENED;
     const u64 *from = REG(u64, 0);
     const u32 *bytes = REG(u32, 2);
     for (u32 left = w->mask; left; left &= left - 1) {
@@ -174,6 +188,7 @@ WHOLE(screen_source, "screen.source", "[b64] plain b32") {
 
 /* A barrier of the whole thread block: no thread has exited, and all come to the same one. */
 WHOLE(screen_barrier, "screen.barrier", "") {
+    IF_SCREENED;
     struct Screen *s = w->launch->screen;
     if (w->block->remaining != w->launch->threads || (s->arrived && s->barrier != op)) return suspect(w, op);
     s->barrier = op;
@@ -184,6 +199,7 @@ WHOLE(screen_barrier, "screen.barrier", "") {
 
 /* bar.warp.sync: of all lanes that have not exited. */
 WHOLE(screen_warp, "screen.warp", "b32") {
+    IF_SCREENED;
     struct Screen *s = w->launch->screen;
     if (w->mask != w->live) return suspect(w, op);
     for (u32 left = w->mask; left; left &= left - 1)
@@ -194,6 +210,7 @@ WHOLE(screen_warp, "screen.warp", "b32") {
 
 /* The asynchronous copies of these lanes so far are a group. */
 WHOLE(screen_commit, "screen.commit", "") {
+    IF_SCREENED;
     Seen *seen = &w->launch->screen->seen[w->number];
     for (u32 i = 0; i < seen->copies; i++) {
         Copy *c = &seen->copy[i];
@@ -205,6 +222,7 @@ WHOLE(screen_commit, "screen.commit", "") {
 
 /* Wait until o[0] groups are left, o[1]: for copies in no group too. A copy counts as written now. */
 WHOLE(screen_wait, "screen.wait", "") {
+    IF_SCREENED;
     struct Screen *s = w->launch->screen;
     Seen *seen = &s->seen[w->number];
     u32 kept = 0;
@@ -223,6 +241,7 @@ WHOLE(screen_wait, "screen.wait", "") {
 }
 
 WHOLE(screen_waited, "screen.waited", "") {
+    IF_SCREENED;
     w->launch->screen->seen[w->number].waited |= w->mask;
     return op + 1;
 }
@@ -230,6 +249,7 @@ WHOLE(screen_waited, "screen.waited", "") {
 /* A shuffle: each lane within its bounds takes the value of one that is here and that its mask names. */
 #define SHUFFLED(mode, place, holds)                                                                                   \
     WHOLE(screen_shfl_##mode, "screen.shfl." #mode, "b32 b32 b32") {                                                   \
+        IF_SCREENED;                                                                                                   \
         const u32 *b = REG(u32, 0), *c = REG(u32, 1), *mask = REG(u32, 2);                                             \
         for (u32 left = w->mask; left; left &= left - 1) {                                                             \
             i32 l = (i32)first(left), segment = c[l] >> 8 & 31, by = b[l] & 31, bound = c[l] & 31;                     \
