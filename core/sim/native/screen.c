@@ -255,7 +255,7 @@ WHOLE(screen_waited, "screen.waited", "") {
             i32 l = (i32)first(left), segment = c[l] >> 8 & 31, by = b[l] & 31, bound = c[l] & 31;                     \
             i32 bottom = l & segment, top = bottom | (bound & ~segment), source = (place) & 31;                        \
             (void)bottom, (void)by, (void)top;                                                                         \
-            if ((holds) && !(w->mask & mask[l]) >> source & 1) return suspect(w, op);                                  \
+            if ((holds) && !((w->mask & mask[l]) >> source & 1)) return suspect(w, op);                                \
         }                                                                                                              \
         return op + 1;                                                                                                 \
     }
