@@ -16,7 +16,7 @@ typedef struct {
     i32 writer;           /* thread of the grid */
     i32 reader;           /* warp of the thread block, or MANY */
     u8 lane;              /* of the reader, or SEVERAL */
-    u8 strong;            /* the last write was atomic */
+    u8 strong;            /* the last writes were atomic */
     u8 busy;              /* a copy into it is under way; of global memory, a copy has read it */
     u8 elsewhere;         /* an earlier thread block has read it */
 } Cell;
@@ -97,6 +97,7 @@ INLINE int writes(const struct Screen *s, const Seen *seen, Cell *c, i32 thread,
     u8 strong = how == ATOMIC;
     if (!(strong && c->strong) && !after_write(s, seen, c, thread)) return 0;
     if (!after_reads(s, seen, c, thread, warp)) return 0;
+    if (c->written == s->epoch && c->write_join == seen->join) strong &= c->strong;   /* its own weak write stands */
     c->written = s->epoch, c->write_join = seen->join, c->writer = thread, c->strong = strong;
     return 1;
 }
