@@ -54,7 +54,7 @@ class SimDevice(KernelDevice):
     seeds: of the orders that strict mode tries after its first one.
     limit: branches of a thread block after which a kernel counts as endless; by default that of budget.py.
     executor: "native" or "interpreter", None for the default (core/sim/native/choice.py).
-    screens: strict mode runs on the interpreter only what the machine suspects (core/sim/launching/screened.py).
+    screens: the machine screens launches for strict mode (core/sim/launching/screened.py).
     count, tape: have the reports count in full (core/sim/counting.py), and tape all thread blocks, or those of some
     numbers (core/sim/tape.py).
     on_report: called with each launch and its counts.

@@ -198,9 +198,9 @@ class SimRunner(DeviceRunner):
 
     Everything runs in fast mode, natively where that is possible. A way of launching a kernel (sizes, numbers, shapes,
     types and absence of its tensors) whose first launch has something new to show (strict_choice.py) runs again from
-    the same memory in strict mode, which tries every order that can show; the bits must agree. The same call has the
-    same outcome, so it is made once: one with another `order` is not the same. A kernel that was found to be endless
-    is not waited for again.
+    the same memory in strict mode, which tries every order that can show; the bits must agree. The machine screens most
+    of these launches (core/sim/launching/screened.py). The same call has the same outcome, so it is made once: one with
+    another `order` is not the same. A kernel that was found to be endless is not waited for again.
     """
 
     orders: Mapping[int, str] = {1: "in fast mode"}

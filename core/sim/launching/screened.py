@@ -26,7 +26,7 @@ from core.sim.strict.shadow import grain
 from core.sim.strict.watch import is_async, strength, zones
 
 REACHING = ("ld", "ldu", "st", "red", "ldmatrix", "stmatrix", "prefetch", "prefetchu", "applypriority")
-UNKNOWN = ("fence", "membar", "mapa", "getctarank", "mbarrier", "wmma", "wgmma", "st.async", "call", "multimem")
+UNKNOWN = ("fence", "membar", "mapa", "getctarank", "mbarrier", "wmma", "wgmma", "call", "multimem")
 MOST_THREADS = 1 << 31
 
 
@@ -39,7 +39,9 @@ def screenable(program: Program) -> bool:
 
 def _seen(program: Program, ins: Instruction) -> bool:
     name = ins.names[0]
-    if name in UNKNOWN or is_async(ins) or (strength(ins) != WEAK and name != "red"):
+    if name in UNKNOWN or is_async(ins) or ("async" in ins.names and not _is_copy(ins)):
+        return False
+    if strength(ins) != WEAK and name != "red":
         return False
     if name in ("bar", "barrier"):
         return "warp" in ins.names or _is_plain_barrier(ins)

@@ -80,9 +80,9 @@ def _copy(draft: Translation, ins: Instruction) -> None:
 
 
 def _wait(draft: Translation, ins: Instruction) -> None:
-    kept = ins.operands[0].bits if ins.operands and isinstance(ins.operands[0], Immediate) else 0
+    left = ins.operands[0].bits if ins.operands and isinstance(ins.operands[0], Immediate) else 0
     record = draft.emit("screen.wait", [], plain=frozenset({0, 1}))
-    record.slots[:2] = [kept, int("wait_all" in ins.names)]
+    record.slots[:2] = [left, int("wait_all" in ins.names)]
 
 
 def _shuffle(draft: Translation, ins: Instruction) -> None:
