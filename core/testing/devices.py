@@ -312,12 +312,9 @@ class SimRunner(DeviceRunner):
             one.after.hold(self.target.space, one.record)
 
     def _strictly(self, record: LaunchRecord, seeds: Sequence[int] = SEEDS) -> None:
-        """A kernel's first launch on tensors of these types runs on the interpreter, so that both executors' bits are
-        compared; of later ones those in which the machine suspects a finding."""
-        self.target.seeds, screens = seeds, self.native and typed(record) in self.interpreted
-        self.interpreted.add(typed(record))
+        self.target.seeds = seeds
         with redirect_stdout(StringIO()):  # the kernel's printf: the first run has printed it
-            self._run(record, True, screens)
+            self._run(record, strict=True)
 
     @contextmanager
     def _reporting(self, reports: list[Report]) -> Iterator[None]:
@@ -335,11 +332,14 @@ class SimRunner(DeviceRunner):
         finally:
             self.target.on_report = usual
 
-    def _run(self, record: LaunchRecord, strict: bool = False, screens: bool = True) -> None:
+    def _run(self, record: LaunchRecord, strict: bool = False) -> None:
         if record.kernel in self.endless:
             raise self.endless[record.kernel]
         self.target.strict, self.target.executor = strict, "interpreter" if strict else None
-        self.target.screens = screens
+        # The first in strict mode runs on the interpreter, so that the bits of both executors are compared.
+        self.target.screens = not strict or (self.native and typed(record) in self.interpreted)
+        if strict:
+            self.interpreted.add(typed(record))
         try:
             self.target.run([record])
         except KernelError as error:
