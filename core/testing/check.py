@@ -6,6 +6,7 @@ variant is wrong, and returns a `CheckReport` when all are right.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -81,6 +82,19 @@ def runner_of(device: str, registry: Registry) -> Runner:
     return SimRunner(registry, kind) if kind.simulated else DeviceRunner(registry, kind)
 
 
+@contextmanager
+def seldom_collected() -> Iterator[None]:
+    """Python looks for cycles seldom: with its own thresholds, a check that translates kernels spends a third of its time
+    on that."""
+    before = gc.get_threshold()
+    gc.set_threshold(50_000, 10, 10)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+@seldom_collected()
 @blas.one_thread()  # its threads wait busily for each other, and a comparison of tensors then takes milliseconds
 def check_variant(
     op: Op, variant: Variant, registry: Registry, device: str = "", *, seed: int = 0, stop: bool = False,
