@@ -84,8 +84,7 @@ def runner_of(device: str, registry: Registry) -> Runner:
 
 @contextmanager
 def seldom_collected() -> Iterator[None]:
-    """Python looks for cycles seldom: with its own thresholds, a check that translates kernels spends a third of its time
-    on that."""
+    """Python looks for cycles seldom: with its own thresholds, a check spends a third of its time on that."""
     before = gc.get_threshold()
     gc.set_threshold(50_000, 10, 10)
     try:
