@@ -181,6 +181,7 @@ class Verdicts:
         self.path = cache_folder() / STORE if path is None else path
         self.known: dict[Path, dict[Name, list[Row]]] = {}  # the records of each file that was read
         self.unwritten: list[Row] = []  # this process's own, where its file cannot be written
+        self._keys: dict[tuple[str, str], str] = {}  # op and variant -> the key of the sources
 
     def lookup(self, variant: Variant, where: str, dtype: str) -> Verdict | None:
         """The verdict on a variant as it is now at a place (see `place_of`), else at its home, as in the simulator;
@@ -196,7 +197,10 @@ class Verdicts:
         rows = [*(self._rows(path).get(name, ()) if path else ()), *own]
         if not rows:
             return None
-        sources = key_of(variant, self.registry)
+        own_name = (variant.op, variant.name)
+        if own_name not in self._keys:
+            self._keys[own_name] = key_of(variant, self.registry)
+        sources = self._keys[own_name]
         verdicts = [verdict_of(row) for row in rows if row.get("sources") == sources]
         here = [verdict for verdict in verdicts if verdict is not None and verdict.where == where]
         return functools.reduce(Verdict.with_more, here) if here else None
@@ -212,7 +216,11 @@ class Verdicts:
     def _rows(self, path: Path) -> dict[Name, list[Row]]:
         """A file's records by op, variant and dtype; read once."""
         if path not in self.known:
-            self.known[path] = by_name(rows_in(path))
+            try:
+                stat = path.stat()
+                self.known[path] = _unchanged(path, stat.st_ino, stat.st_mtime_ns, stat.st_size)
+            except OSError:
+                self.known[path] = {}
         return self.known[path]
 
     def failure(self, variant: Variant, where: str, dtype: str) -> str | None:
@@ -234,6 +242,12 @@ def by_name(rows: Iterable[Row]) -> dict[Name, list[Row]]:
     for row in rows:
         rows_by_name.setdefault((str(row.get("op")), str(row.get("variant")), str(row.get("dtype"))), []).append(row)
     return rows_by_name
+
+
+@functools.lru_cache(maxsize=64)
+def _unchanged(path: Path, inode: int, changed: int, size: int) -> dict[Name, list[Row]]:
+    """The records of a file as it was then, which this process reads once."""
+    return by_name(rows_in(path))
 
 
 def rows_in(path: Path) -> list[Row]:
