@@ -6,7 +6,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 # what every script below starts with
-START = """
+IMPORTS = """
 import ctypes, json, sys
 from pathlib import Path
 import numpy as np
@@ -18,7 +18,10 @@ from core.kernels.tensors import tensor_map
 from core.kernels.nvrtc import Kernel
 from core.errors import CoreError
 from core.op import Tensors
-
+"""
+START = (
+    IMPORTS
+    + """
 class Seen(ctypes.Structure):
     _fields_ = [("name", ctypes.c_char * 64), ("grid", ctypes.c_uint32 * 3), ("block", ctypes.c_uint32 * 3),
                 ("shared", ctypes.c_uint32), ("cluster", ctypes.c_uint32), ("pdl", ctypes.c_uint32),
@@ -69,3 +72,4 @@ def scale(folder, **how):
 def out(value):
     print("@@" + json.dumps(value))
 """
+)

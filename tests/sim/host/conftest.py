@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 
+import forked
 import pytest
 import stub as stub_driver
-from driver_host import START
+from driver_host import IMPORTS, START
 
 
 @pytest.fixture(scope="session")
@@ -19,14 +18,20 @@ def stub(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def programs(stub):
+    started = forked.Forked(IMPORTS, {**os.environ, "LD_LIBRARY_PATH": str(stub)})
+    yield started
+    started.close()
+
+
 @pytest.fixture
-def host(stub, tmp_path):
+def host(stub, tmp_path, programs):
     """host(code, **environment): runs `code` against the stub; what it hands to `out`."""
 
     def run(code, **environment):
         env = {**os.environ, "LD_LIBRARY_PATH": str(stub), **environment}
-        code = f"{START}\nFOLDER = {str(tmp_path)!r}\n{code}"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=300)
+        done = programs.run(f"{START}\nFOLDER = {str(tmp_path)!r}\n{code}", tmp_path, env)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.rpartition("@@")[2])
 
