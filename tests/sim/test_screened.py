@@ -28,12 +28,22 @@ LATE = COPY.replace("x + i", "y + i")
 SYNC, WARP = "__syncthreads();", "__syncwarp();"
 ADD = 'asm volatile("red.shared.add.u32 [%0], 1;" :: "r"((unsigned)__cvta_generic_to_shared(s + t % 7)) : "memory");'
 
+FENCE = "__threadfence();"
+LAST = f"""__shared__ bool last;
+    unsigned* count = (unsigned*)y + 192;
+    if (i < 192) y[i] = x[i];
+    {SYNC}
+    if (t == 0) {{ {FENCE} last = atomicAdd(count, 1) == gridDim.x - 1; {FENCE} if (last) *count = 0; }}
+    {SYNC}
+    if (last && t < 64) y[t] = y[191 - t] + 1;"""
+
 # clean kernels; `without` one of the parts that are named, each is a finding
 CLEAN = {
     "a tile": (WHOLE + f"s[t] = x[i]; {SYNC} y[i] = s[127 - t]; {SYNC} s[t] = 1;", (SYNC,)),
     "a warp": (WHOLE + f"s[t] = x[i]; {WARP} y[i] = s[t ^ 31]; {WARP} s[t ^ 1] = y[i];", (WARP,)),
     "a copy": (WHOLE + f"{COPY} {COMMIT} {WAIT} y[i] = s[t]; {SYNC} y[i] += s[t ^ 1];", (COMMIT, WAIT, SYNC)),
     "global": (HEAD + f"y[i] = x[i]; {SYNC} float v = y[i ^ 64]; {SYNC} y[i] = v;", (SYNC,)),
+    "the last thread block": (WHOLE + LAST, (SYNC, FENCE)),
     "counts": (WHOLE + f"s[t] = 0; {SYNC} {ADD} {SYNC} y[i] = s[t] * 1e30f;", (SYNC,)),
 }
 FINDINGS = {
@@ -48,6 +58,8 @@ FINDINGS = {
         WHOLE + f"y[i] = 1; {COPY.replace('x + i', 'y + i')} {COMMIT} y[i] = 2; {WAIT} y[i] += s[t];",
         "order",
     ),
+    "turns of threads": (HEAD + "y[2 * t] = atomicAdd((int*)y + 1, 1);", "race"),
+    "turns of thread blocks": (HEAD + "if (!t) y[2 + blockIdx.x] = atomicAdd((int*)y, 1) + 1;", "order"),
     "outside": (HEAD + "y[i + 1] = 1;", "out of bounds"),
 }
 
@@ -100,9 +112,9 @@ def test_a_suspect_launch_has_the_finding_of_the_interpreter(name: str, monkeypa
 
 
 @pytest.mark.parametrize("body", [
-    "__threadfence(); y[i] = 1;", "y[i] = atomicAdd((int*)y + 255, 1);", "atomicAdd(y, x[i]);",
+    "__shared__ int s; y[i] = atomicAdd(&s, 1);", "*(volatile float*)(y + i) = 1;",
     "y[i] = *(volatile const float*)(x + i);", 'asm volatile("bar.sync 1, 128;"); y[i] = 1;',
-    "y[i] = __syncthreads_or(t);",
+    "malloc(8); y[i] = 1;",
 ])  # fmt: skip
 def test_kernels_that_order_threads_in_other_ways_are_not_screened(body: str) -> None:
     simulator = Simulator(compile_ptx(Kernel(Path("k.cu"), "k", text=f"{HEAD}{body}\n}}")).ptx)

@@ -79,11 +79,12 @@ COMMUTE = {"add", "min", "max", "and", "or", "xor"}
 
 def order_shows(program: Program) -> bool:
     """Whether the order of a kernel's atomics can show: not in integer sums whose results no thread reads."""
-    return any(
-        i.names[0] == "atom" or COMMUTE.isdisjoint(i.names) or TYPES[i.names[-1]].kind in "fh"
-        for i in program.instructions
-        if i.names[0] in ("atom", "red")
-    )
+    return any(turn_shows(i) for i in program.instructions if i.names[0] in ("atom", "red"))
+
+
+def turn_shows(ins: Instruction) -> bool:
+    """Whether the turn of an atomic among others can show."""
+    return ins.names[0] == "atom" or COMMUTE.isdisjoint(ins.names) or TYPES[ins.names[-1]].kind in "fh"
 
 
 ATOMIC = "relaxed/acquire/release/acq_rel? $scope? global/$cluster?"

@@ -91,6 +91,7 @@ static int go_on(Worker *t) {
             t->resident = left < launch->together ? left : launch->together;
             t->turn = t->some = t->idle = 0;
             t->progress_before = t->progress, t->polled_before = t->polled;
+            if (launch->screen) number = screen_block(launch, number);   /* one at a time */
             for (i64 i = 0; i < t->resident; i++) begin_block(launch, &t->blocks[i], number + i);
         }
         if (!run_blocks(t)) return 0;

@@ -270,6 +270,7 @@ i64 now(void);                                       /* nanoseconds */
 /* screen.c: a thread block of a screened launch begins, and has ended */
 void screen_begins(const Launch *launch, const Block *b);
 void screen_ends(const Launch *launch, Block *b);
+i64 screen_block(const Launch *launch, i64 place);   /* the number of the thread block whose turn that is */
 
 /* places.c: the bytes behind one address of a lane; NULL after a fault. */
 u8 *place_of(Warp *w, const Op *op, u32 lane, u64 x, u32 space, u32 width, u32 how);

@@ -3,12 +3,13 @@ instructions that they are about; a fault SUSPECT ends the launch, which the int
 its words. So these records may suspect too much, but never too little.
 
 Threads of a thread block are ordered by its barriers, which all of its threads meet, and the lanes of a warp by
-bar.warp.sync as well; thread blocks not at all. Kernels in which anything else orders threads are not screened. Thread
-blocks run one after the other, so that times are numbers: an epoch begins with each thread block and each barrier, a
-join of a warp with each bar.warp.sync too. */
+bar.warp.sync as well. Kernels in which anything else orders threads are not screened, but for one pattern: a barrier, then
+a thread's fence, atomic and fence, then a barrier; what came before the fence of one thread block is known after the
+barrier of another whose atomic at the same place comes later. Thread blocks run one after the other, so that times are
+numbers: an epoch begins with each thread block and each barrier, a join of a warp with each bar.warp.sync too. */
 #include "lines.h"
 
-enum { SEVERAL = 32, MANY = -2, OPEN = -1, PENDING = 4096, COPY = 3 };
+enum { SEVERAL = 32, MANY = -2, OPEN = -1, PENDING = 4096, FLAGS = 4096, COPY = 3, TURN = 4 };   /* TURN: its order may show */
 
 /* The last accesses to a grain of memory. Epochs are 0 where there was none. */
 typedef struct {
@@ -30,30 +31,48 @@ typedef struct {
 
 typedef struct {
     u32 join, waited, copies;   /* waited: lanes that have passed griddepcontrol.wait */
+    u32 fenced;           /* the epoch of its last fence in this thread block; 0: none */
     i32 groups[WARP];     /* that each lane has committed */
     Copy copy[PENDING];
 } Seen;
+
+/* An atomic after a fence: with it, a thread block gives notice of its epochs before `epoch`. */
+typedef struct {
+    u64 place;
+    i32 block;
+    u32 epoch;
+} Flag;
 
 struct Screen {
     Cell *shared, *global;
     const u8 *unowned;    /* by grain of shared memory, whether no variable holds it */
     Seen *seen;           /* by warp */
+    u32 *heard;           /* by thread block, the epoch before which its accesses are known: to `hearer`, after its next
+                             fence, and after the next barrier to all */
+    Flag *flag;
+    const i32 *order;     /* of the thread blocks */
     i64 shared_shift, global_shift, top, waits, first_address;
     /* while it runs */
     u32 epoch, begun, joins, arrived;   /* begun: the thread block's first epoch */
+    u32 flags;
+    i32 hearer;           /* a warp, or OPEN */
     const Op *barrier;
 };
 
-i64 screen_size(int seen) { return seen ? sizeof(Seen) : sizeof(Cell); }
+enum { CELL, SEEN, FLAG_LIST };
+i64 screen_size(int kind) { return kind == CELL ? sizeof(Cell) : kind == SEEN ? sizeof(Seen) : sizeof(Flag) * FLAGS; }
+i64 screen_block(const Launch *launch, i64 place) { return launch->screen->order[place]; }
 
 void screen_begins(const Launch *launch, const Block *b) {
     struct Screen *s = launch->screen;
     s->begun = ++s->epoch;
     s->arrived = 0;
+    s->hearer = OPEN;
+    memset(s->heard, 0, 3 * (size_t)launch->blocks * sizeof(u32));
     for (u32 i = 0; i < b->warps; i++) {
         Seen *seen = &s->seen[i];
         seen->join = ++s->joins;
-        seen->waited = seen->copies = 0;
+        seen->waited = seen->copies = seen->fenced = 0;
         memset(seen->groups, 0, sizeof seen->groups);
     }
 }
@@ -67,17 +86,40 @@ void screen_ends(const Launch *launch, Block *b) {
         if (s->arrived || s->seen[i].copies) fault(&b->warp[i], b->warp[i].ops, SUSPECT, 0, 0, 0, 0);
 }
 
+/* `heard` holds three rows, of what is heard, learnt by a fence, and known since a barrier. */
+static void learn(const Launch *launch, int row) {
+    u32 *from = launch->screen->heard + row * launch->blocks, *to = from + launch->blocks;
+    for (i64 i = 0; i < launch->blocks; i++) to[i] = from[i] > to[i] ? from[i] : to[i];
+}
+
+/* A warp's atomic at a place: it hears of those before it, and gives notice of what came before its last fence. */
+static int flags(Warp *w, u64 place) {
+    struct Screen *s = w->launch->screen;
+    const Seen *seen = &s->seen[w->number];
+    if ((s->hearer != OPEN && s->hearer != (i32)w->number) || s->flags == FLAGS) return 0;
+    s->hearer = (i32)w->number;
+    for (u32 i = 0; i < s->flags; i++) {
+        u32 *heard = &s->heard[s->flag[i].block];
+        if (s->flag[i].place == place && *heard < s->flag[i].epoch) *heard = s->flag[i].epoch;
+    }
+    if (seen->fenced) s->flag[s->flags++] = (Flag){place, (i32)w->block->number, seen->fenced};
+    return 1;
+}
+
 /* Whether a thread comes to a cell after its last write. */
-INLINE int after_write(const struct Screen *s, const Seen *seen, const Cell *c, i32 thread) {
+INLINE int after_write(const Warp *w, const Seen *seen, const Cell *c, i32 thread) {
+    const struct Screen *s = w->launch->screen;
     if (!c->written || c->writer == thread) return 1;
-    if (c->written < s->begun) return 0;
+    if (c->written < s->begun)
+        return c->written < s->heard[2 * w->launch->blocks + c->writer / (i64)(w->block->warps * WARP)];
     if (c->written < s->epoch) return 1;
     return c->writer >> 5 == thread >> 5 && c->write_join < seen->join;
 }
 
-INLINE int reads(const struct Screen *s, const Seen *seen, Cell *c, i32 thread, i32 warp) {
+INLINE int reads(const Warp *w, const Seen *seen, Cell *c, i32 thread, i32 warp) {
+    const struct Screen *s = w->launch->screen;
     u8 lane = thread & 31;
-    if (!after_write(s, seen, c, thread)) return 0;
+    if (!after_write(w, seen, c, thread)) return 0;
     if (c->read && c->read < s->begun) c->elsewhere = 1;
     if (c->read < s->epoch || (c->reader == warp && c->read_join < seen->join))
         c->read = s->epoch, c->reader = warp, c->read_join = seen->join, c->lane = lane;
@@ -93,9 +135,11 @@ INLINE int after_reads(const struct Screen *s, const Seen *seen, const Cell *c, 
     return c->reader == warp && (c->read_join < seen->join || c->lane == (thread & 31));
 }
 
-INLINE int writes(const struct Screen *s, const Seen *seen, Cell *c, i32 thread, i32 warp, u32 how) {
-    u8 strong = how == ATOMIC;
-    if (!(strong && c->strong) && !after_write(s, seen, c, thread)) return 0;
+INLINE int writes(const Warp *w, const Seen *seen, Cell *c, i32 thread, i32 warp, u32 how) {
+    const struct Screen *s = w->launch->screen;
+    u8 strong = how == ATOMIC || how == TURN;
+    if (how == TURN && c->written >= s->begun) return 0;   /* nor may the order of a thread block's own threads show */
+    if (!(strong && c->strong) && !after_write(w, seen, c, thread)) return 0;
     if (!after_reads(s, seen, c, thread, warp)) return 0;
     if (c->written == s->epoch && c->write_join == seen->join) strong &= c->strong;   /* its own weak write stands */
     c->written = s->epoch, c->write_join = seen->join, c->writer = thread, c->strong = strong;
@@ -113,12 +157,13 @@ INLINE int accesses(Warp *w, Cell *cells, const u8 *unowned, u64 place, u32 coun
         if (shared && (how == READ || how == ATOMIC) && c->written < s->begun) return 0;
         if (shared && c->written < s->begun) *c = (Cell){0};   /* of another thread block */
         if (how == READ || (how == COPY && !shared)) {
-            if (!reads(s, seen, c, thread, warp)) return 0;
-        } else if (c->busy || !writes(s, seen, c, thread, warp, how)) {
+            if (!reads(w, seen, c, thread, warp)) return 0;
+        } else if (c->busy || !writes(w, seen, c, thread, warp, how)) {
             return 0;
         }
         c->busy |= how == COPY;
     }
+    if (how == TURN) return flags(w, place);
     if (how != COPY || !shared) return 1;
     if (seen->copies == PENDING) return 0;
     seen->copy[seen->copies++] = (Copy){(u32)place, (u16)lane, (u16)count, OPEN};
@@ -154,7 +199,7 @@ INLINE int touches(Warp *w, u64 x, u32 lane, u32 space, u32 width, u32 how) {
     WHOLE(screen_##space##_a##bits, "screen." #space, "[b" #bits "]") {                                                \
         IF_SCREENED;                                                                                                   \
         const A *from = REG(A, 0);                                                                                     \
-        u32 width = op->o[1] & 255, how = op->o[1] >> 8 & 3, lanes = op->o[1] >> 16;                                   \
+        u32 width = op->o[1] & 255, how = op->o[1] >> 8 & 7, lanes = op->o[1] >> 16;                                   \
         for (u32 left = w->mask; left; left &= left - 1) {                                                             \
             u32 l = first(left);                                                                                       \
             if (l < lanes && !touches(w, (A)(from[l] + (A)op->imm), l, SPACE, width, how)) return suspect(w, op);      \
@@ -194,7 +239,15 @@ WHOLE(screen_barrier, "screen.barrier", "") {
     if (w->block->remaining != w->launch->threads || (s->arrived && s->barrier != op)) return suspect(w, op);
     s->barrier = op;
     s->arrived += count(w->mask);
-    if (s->arrived == w->launch->threads) s->arrived = 0, s->epoch++;
+    if (s->arrived == w->launch->threads) s->arrived = 0, s->epoch++, learn(w->launch, 1);
+    return op + 1;
+}
+
+WHOLE(screen_fence, "screen.fence", "") {
+    IF_SCREENED;
+    struct Screen *s = w->launch->screen;
+    s->seen[w->number].fenced = s->epoch;
+    if (s->hearer == (i32)w->number) learn(w->launch, 0);
     return op + 1;
 }
 

@@ -7,11 +7,12 @@ interpreter. launching/screened.py decides which kernels may be screened.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from core.sim.instructions.atomics import turn_shows
 from core.sim.machine.address_space import Memory
 from core.sim.machine.geometry import WARP, Shape
 from core.sim.native.executor import Linked, Terms, WorkDone, ready_launch, run_screened
@@ -23,7 +24,7 @@ from core.sim.ptx.effects import elements
 from core.sim.ptx.register_types import TYPES
 from core.sim.ptx.syntax import Immediate, Instruction, Operand
 
-READ, WRITE, ATOMIC, COPY = range(4)  # how memory is accessed, by the numbers of screen.c
+READ, WRITE, ATOMIC, COPY, TURN = range(5)  # how memory is accessed, by the numbers of screen.c
 
 
 def screen(draft: Translation, ins: Instruction) -> None:
@@ -59,7 +60,8 @@ def _width(ins: Instruction, moved: Operand) -> int:
 
 
 def _atomic(draft: Translation, ins: Instruction) -> None:
-    _access(draft, spaces.space_of(ins.names), ins.operands[0], TYPES[ins.names[-1]].bytes, ATOMIC)
+    place, how = int(ins.names[0] == "atom"), TURN if turn_shows(ins) else ATOMIC
+    _access(draft, spaces.space_of(ins.names), ins.operands[place], TYPES[ins.names[-1]].bytes, how)
 
 
 def _matrices(draft: Translation, ins: Instruction) -> None:
@@ -101,10 +103,12 @@ def _warp(draft: Translation, ins: Instruction) -> None:
 
 
 MADE: dict[str, Callable[[Translation, Instruction], None]] = {
-    "ld": _load, "ldu": _load, "st": _store, "red": _atomic, "ldmatrix": _matrices, "stmatrix": _matrices,
-    "cp.async": _copy, "cp.async.commit_group": _alone("screen.commit"), "cp.async.wait_group": _wait,
+    "ld": _load, "ldu": _load, "st": _store, "red": _atomic, "atom": _atomic, "ldmatrix": _matrices,
+    "stmatrix": _matrices, "cp.async": _copy, "cp.async.commit_group": _alone("screen.commit"),
+    "cp.async.wait_group": _wait,
     "cp.async.wait_all": _wait, "shfl.sync": _shuffle, "bar": _alone("screen.barrier"),
     "barrier": _alone("screen.barrier"), "bar.warp": _warp, "griddepcontrol.wait": _alone("screen.waited"),
+    "membar": _alone("screen.fence"), "fence": _alone("screen.fence"),
 }  # fmt: skip
 
 
@@ -113,9 +117,10 @@ class _Screen(ctypes.Structure):
     """screen.c's Screen."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("shared", "memory", "unowned", "seen")),
+        *((name, ctypes.c_void_p) for name in ("shared", "memory", "unowned", "seen", "heard", "flag", "order")),
         *((name, ctypes.c_int64) for name in ("shared_shift", "memory_shift", "top", "waits", "first_address")),
-        *((name, ctypes.c_uint32) for name in ("epoch", "begun", "joins", "arrived")), ("barrier", ctypes.c_void_p),
+        *((name, ctypes.c_uint32) for name in ("epoch", "begun", "joins", "arrived", "flags", "hearer")),
+        ("barrier", ctypes.c_void_p),
     ]  # fmt: skip
 
 
@@ -130,15 +135,20 @@ class Grains:
     waits: bool
 
 
-def run_clean(kernel: Linked, shape: Shape, smem: int, limit: int, memory: Memory, grains: Grains) -> WorkDone | None:
-    """Run a launch of a kernel that was translated with these records; None where strict mode may find something, or
-    a fault ended it: memory has any contents then."""
+def run_clean(
+    kernel: Linked, shape: Shape, smem: int, limit: int, memory: Memory, grains: Grains, order: Sequence[int]
+) -> WorkDone | None:
+    """Run a launch of a kernel that was translated with these records, its thread blocks in this order; None where
+    strict mode may find something, or a fault ended it: memory has any contents then."""
     library, cells = kernel.machine.library, len(grains.unowned) + 1
     arrays = [
         np.zeros(cells * library.screen_size(0), np.uint8),
         np.zeros((memory.top // grains.memory + 1) * library.screen_size(0), np.uint8),
         grains.unowned.view(np.uint8),
         np.zeros(-(-shape.threads // WARP) * library.screen_size(1), np.uint8),
+        np.zeros(3 * shape.blocks, np.uint32),
+        np.zeros(library.screen_size(2), np.uint8),
+        np.array(order, np.int32),
     ]
     sizes = grains.shared.bit_length() - 1, grains.memory.bit_length() - 1, memory.top, int(grains.waits)
     here = _Screen(*(a.ctypes.data for a in arrays), *sizes, spaces.PARAMETERS + spaces.PARAMETER_BYTES)
