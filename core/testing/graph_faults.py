@@ -227,14 +227,14 @@ FAULTS = (
     Fault(
         "two tensors that meet in one step share memory",
         PLACE,
-        "p.first <= buffer.last and buffer.first <= p.last",
-        "p.first < buffer.last and buffer.first < p.last",
+        "first > buffer.last or buffer.first > last",
+        "first >= buffer.last or buffer.first >= last",
     ),
     Fault(
         "a tensor's end overlaps its neighbour",
         PLACE,
-        "if offset + buffer.nbytes <= other.offset:",
-        "if offset + buffer.nbytes <= other.offset + ALIGN:",
+        "if offset + size <= start:",
+        "if offset + size <= start + 256:",
     ),
     Fault(
         "requested values are overwritten",
