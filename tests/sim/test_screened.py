@@ -27,6 +27,7 @@ COMMIT, WAIT = (f'asm volatile("cp.async.{name};" ::: "memory");' for name in ("
 LATE = COPY.replace("x + i", "y + i")
 SYNC, WARP = "__syncthreads();", "__syncwarp();"
 ADD = 'asm volatile("red.shared.add.u32 [%0], 1;" :: "r"((unsigned)__cvta_generic_to_shared(s + t % 7)) : "memory");'
+COUNT, COUNT_ALL = ADD.replace("s + t % 7", "s"), 'asm volatile("red.global.add.u32 [%0], 1;" :: "l"(y) : "memory");'
 
 FENCE = "__threadfence();"
 LAST = f"""__shared__ bool last;
@@ -61,6 +62,12 @@ FINDINGS = {
     "turns of threads": (HEAD + "y[2 * t] = atomicAdd((int*)y + 1, 1);", "race"),
     "turns of thread blocks": (HEAD + "if (!t) y[2 + blockIdx.x] = atomicAdd((int*)y, 1) + 1;", "order"),
     "outside": (HEAD + "y[i + 1] = 1;", "out of bounds"),
+    "counts of two warps": (
+        WHOLE + f"s[t] = 0; {SYNC} if (t == 0 || t == 32) {COUNT} if (t == 32) y[i] = s[0];",
+        "race",
+    ),
+    "a count before its zero": (WHOLE + f"if (t == 0) s[0] = 0; {WARP} if (t % 32 == 0) {COUNT}", "race"),
+    "counts of all": (HEAD + f"{COUNT_ALL} {SYNC} if (blockIdx.x == n && t == 0) y[5] = ((int*)y)[0];", "race"),
 }
 
 

@@ -10,6 +10,8 @@ numbers: an epoch begins with each thread block and each barrier, a join of a wa
 #include "lines.h"
 
 enum { SEVERAL = 32, MANY = -2, OPEN = -1, PENDING = 4096, FLAGS = 4096, COPY = 3, TURN = 4 };   /* TURN: its order may show */
+/* Atomics need no order among each other, so the last of them does not stand for those before. */
+enum { STRONG = 1, UNORDERED = 2, ELSEWHERE = 4 };
 
 /* The last accesses to a grain of memory. Epochs are 0 where there was none. */
 typedef struct {
@@ -17,7 +19,8 @@ typedef struct {
     i32 writer;           /* thread of the grid */
     i32 reader;           /* warp of the thread block, or MANY */
     u8 lane;              /* of the reader, or SEVERAL */
-    u8 strong;            /* the last writes were atomic */
+    u8 atomics;           /* STRONG: all writes of the epoch were atomic, UNORDERED: some are not ordered among each
+                             other, ELSEWHERE: an earlier thread block made some */
     u8 busy;              /* a copy into it is under way; of global memory, a copy has read it */
     u8 elsewhere;         /* an earlier thread block has read it */
 } Cell;
@@ -109,11 +112,14 @@ static int flags(Warp *w, u64 place) {
 /* Whether a thread comes to a cell after its last write. */
 INLINE int after_write(const Warp *w, const Seen *seen, const Cell *c, i32 thread) {
     const struct Screen *s = w->launch->screen;
-    if (!c->written || c->writer == thread) return 1;
+    if (!c->written) return 1;
+    if (c->atomics & ELSEWHERE) return 0;
+    int here = c->written == s->epoch && c->atomics & UNORDERED;
+    if (c->writer == thread && !here) return 1;
     if (c->written < s->begun)
         return c->written < s->heard[2 * w->launch->blocks + c->writer / (i64)(w->block->warps * WARP)];
     if (c->written < s->epoch) return 1;
-    return c->writer >> 5 == thread >> 5 && c->write_join < seen->join;
+    return !here && c->writer >> 5 == thread >> 5 && c->write_join < seen->join;
 }
 
 INLINE int reads(const Warp *w, const Seen *seen, Cell *c, i32 thread, i32 warp) {
@@ -137,12 +143,14 @@ INLINE int after_reads(const struct Screen *s, const Seen *seen, const Cell *c, 
 
 INLINE int writes(const Warp *w, const Seen *seen, Cell *c, i32 thread, i32 warp, u32 how) {
     const struct Screen *s = w->launch->screen;
-    u8 strong = how == ATOMIC || how == TURN;
+    int ordered = after_write(w, seen, c, thread);
+    u8 atomics = how == ATOMIC || how == TURN ? STRONG : 0;
     if (how == TURN && c->written >= s->begun) return 0;   /* nor may the order of a thread block's own threads show */
-    if (!(strong && c->strong) && !after_write(w, seen, c, thread)) return 0;
+    if (!ordered && !(atomics && c->atomics & STRONG)) return 0;
     if (!after_reads(s, seen, c, thread, warp)) return 0;
-    if (c->written == s->epoch && c->write_join == seen->join) strong &= c->strong;   /* its own weak write stands */
-    c->written = s->epoch, c->write_join = seen->join, c->writer = thread, c->strong = strong;
+    if (atomics && c->written == s->epoch) atomics = c->atomics | (ordered ? 0 : UNORDERED);   /* a weak write stands */
+    else if (how == ATOMIC && !ordered) atomics |= ELSEWHERE;   /* a turn is ordered after those before */
+    c->written = s->epoch, c->write_join = seen->join, c->writer = thread, c->atomics = atomics;
     return 1;
 }
 

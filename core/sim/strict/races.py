@@ -99,6 +99,10 @@ class Races:
             self._after_global_reads(at)
         if at.strong == WEAK:
             self._one_writer(at)
+        if at.strong == STRONG and not self.clocks.crossing:
+            self._remember_atomics(at, shadow)
+        elif shadow.also is not None:
+            shadow.also[0][at.places] = -1
         shadow.writer[at.places] = at.threads
         shadow.written_at[at.places] = at.by.own
         shadow.strong[at.places] = at.strong
@@ -109,10 +113,17 @@ class Races:
 
     # ------------------------------------------------------------------ after writes
     def _after_writes(self, at: At, shadow: Shadow) -> None:
-        writer = shadow.writer[at.places]
+        writer, times = shadow.writer[at.places], shadow.written_at[at.places]
         if writer.max() < 0:
             return
-        clocks, times, over = self.clocks, shadow.written_at[at.places], self.clocks.over()
+        self._after(at, shadow, writer, times, np.minimum(shadow.strong[at.places], at.strong))
+        if shadow.also is not None and at.strong == WEAK:
+            thread, when = (held[at.places] for held in shadow.also)
+            self._after(at, shadow, thread, when, np.full(len(thread), WEAK))
+
+    def _after(self, at: At, shadow: Shadow, writer: Array, times: Array, strength: Array) -> None:
+        """Report an access that is not ordered after these writers. strength: of the weaker of both."""
+        clocks, over = self.clocks, self.clocks.over()
         if (
             over is not None
             and at.space == "shared"
@@ -122,13 +133,36 @@ class Races:
         some = (writer >= 0) & ((writer != at.threads) | (times == UNKNOWN))
         if not some.any():
             return
-        strength = np.minimum(shadow.strong[at.places], at.strong)
         warps = writer >> WARP_BITS
         elsewhere = warps != at.by.grid
         bad = some & elsewhere & (strength == WEAK) & ~clocks.ordered(at.warps, warps, times)
         bad |= some & ~elsewhere & (strength < STRONG) & (times >= at.by.since)
         if bad.any():
             self.report(at, bad, lambda i: Other(int(writer[i]), by=int(shadow.by[at.places[i]])))
+
+    def _remember_atomics(self, at: At, shadow: Shadow) -> None:
+        """Atomics need no order among each other: a later access has to be ordered after all of them, not only after
+        the last. One that is not ordered with the last is remembered."""
+        before, times = shadow.writer[at.places], shadow.written_at[at.places]
+        warps = before >> WARP_BITS
+        late = np.where(warps == at.by.grid, times >= at.by.since, ~self.clocks.ordered(at.warps, warps, times))
+        other = np.flatnonzero((before >= 0) & (before != at.threads) & late)
+        self._add_writers(shadow, at.places[other], before[other], times[other], at.threads[other])
+        shadow.writer[at.places] = at.threads
+        last = shadow.writer[at.places]
+        lost = np.flatnonzero(last != at.threads)  # of one instruction
+        self._add_writers(shadow, at.places[lost], at.threads[lost], at.by.own[lost], last[lost])
+
+    def _add_writers(self, shadow: Shadow, places: Array, threads: Array, times: Array, last: Array) -> None:
+        """Remember one more writer of each place: of another thread block, if there is one.
+        last: the threads that have written last."""
+        threads_of_block = self.clocks.block_warps * WARP
+        elsewhere = threads // threads_of_block != last // threads_of_block
+        held = shadow.others()[places] if places.size else places
+        better = elsewhere | (held < 0) | (held // threads_of_block == last // threads_of_block)
+        order = np.flatnonzero(better)[np.argsort(elsewhere[better], kind="stable")]  # those of other blocks last
+        if order.size:
+            shadow.add_writer(places[order], threads[order], times[order])
 
     # ------------------------------------------------------------------ after reads
     def _after_reads_of_the_warp(self, at: At, shadow: Shadow) -> None:

@@ -40,7 +40,21 @@ class Shadow:
         self.written_at = np.zeros(count, np.int32)  # the writer's clock
         self.strong = np.zeros(count, np.int8)  # how strong the last write was (strict.strength)
         self.by = np.full(count, -1, np.int32)  # the instruction that wrote
+        self.also: tuple[Array, Array] | None = None  # another thread, not ordered with the last writer, and its clock:
+        # atomics of both. None while there is no such pair.
         self.latest = np.zeros(count, np.int64)  # the warp that read last, its time, and its lane: reader_stamps.py
+
+    def others(self) -> Array:
+        """By grain, the thread that `also` holds, -1 for none."""
+        if self.also is None:
+            self.also = np.full(len(self.writer), -1, np.int64), np.zeros(len(self.writer), np.int32)
+        return self.also[0]
+
+    def add_writer(self, places: Array, threads: Array, times: Array) -> None:
+        """Remember one writer more."""
+        self.others()[places] = threads
+        assert self.also is not None
+        self.also[1][places] = times
 
     def reads(self, places: Array, by: Accessors) -> None:
         """Remember the readers."""
