@@ -31,6 +31,14 @@ for signal_name in ("SIGINT", "SIGTERM", "SIGHUP"):
 gc.disable()
 
 
+PLUGINS = f"{Path(__file__).parents[1] / 'plugins'}{os.sep}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The plugins' tests begin, some of which take long: at the end, the other workers would wait for them."""
+    items.sort(key=lambda item: not str(item.path).startswith(PLUGINS))
+
+
 def pytest_collection_finish() -> None:
     gc.enable()
     gc.freeze()
