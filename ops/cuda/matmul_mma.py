@@ -25,6 +25,7 @@ class MatmulMma(Variant):
     reads = ("x", "weight")
     can_add = ("x",)
     examples = [
+        {"x": (256, 40), "features": 256},  # whole tiles alone
         {"x": (263, 72), "features": 136},  # two tiles each way, all on 16 bytes
         {"x": (1030, 17), "features": 9},  # three slices of rows
     ]
